@@ -16,7 +16,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int, norm: str) -> nn.Conv2d:
-    """Same-padded convolution (N, c_in, H, W) -> (N, c_out, ceil(H/stride), ceil(W/stride)); biased only if no norm follows."""
+    """Same-padded convolution (N, c_in, H, W) -> (N, c_out, ceil(H/stride), ceil(W/stride)); biased if no norm"""
     return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=norm == "none")
 
 
@@ -28,7 +28,7 @@ class Add(nn.Module):
 
 
 class ZeroPad(nn.Module):
-    """Option A of He et al. (arXiv 1512.03385, 3.3): every stride-th pixel, new channels filled with zeros, no parameters.
+    """Option A of He et al. (arXiv 1512.03385, 3.3): every stride-th pixel, new channels of zeros, no parameters.
 
     The zeros are split between the first and the last channels.
     """
@@ -79,11 +79,15 @@ class Block(nn.Module):
 
     convs: int  # weight layers on the branch
     expansion: int  # output channels / width
-    downsample: nn.Module | None
+    last_norm: str
     last_relu: str
 
-    def __init__(self) -> None:
+    def __init__(self, c_in: int, width: int, stride: int, shortcut: str, norm: str, stride_on: str) -> None:
         super().__init__()
+        self.keeps_shape = (c_in, stride) == (width * self.expansion, 1)
+        self.downsample = SHORTCUTS[shortcut](c_in, width * self.expansion, stride, norm)
+        if self.downsample is not None:
+            self.add = Add()
         self._mode = "both"
 
     @property
@@ -99,12 +103,6 @@ class Block(nn.Module):
         if mode == "cut" and not self.keeps_shape:
             raise ValueError("Only a block that keeps its input's shape can be cut out.")
         self._mode = mode
-
-    @property
-    def keeps_shape(self) -> bool:
-        first = next(m for m in self.modules() if isinstance(m, nn.Conv2d))
-        convs = [m for name, m in self.named_children() if isinstance(m, nn.Conv2d)]
-        return first.in_channels == convs[-1].out_channels and all(m.stride == (1, 1) for m in convs)
 
     def branch(self, x: Tensor) -> Tensor:
         raise NotImplementedError  # each block's own
@@ -127,15 +125,12 @@ class BasicBlock(Block):
     convs, expansion, last_relu, last_norm = 2, 1, "relu2", "bn2"
 
     def __init__(self, c_in: int, width: int, stride: int, shortcut: str, norm: str, stride_on: str) -> None:
-        super().__init__()
+        super().__init__(c_in, width, stride, shortcut, norm, stride_on)
         self.conv1 = conv(c_in, width, 3, stride, norm)
         self.bn1 = NORMS[norm](width)
         self.relu1 = nn.ReLU()
         self.conv2 = conv(width, width, 3, 1, norm)
         self.bn2 = NORMS[norm](width)
-        self.downsample = SHORTCUTS[shortcut](c_in, width, stride, norm)
-        if self.downsample is not None:
-            self.add = Add()
         self.relu2 = nn.ReLU()
 
     def branch(self, x: Tensor) -> Tensor:
@@ -152,7 +147,7 @@ class Bottleneck(Block):
     convs, expansion, last_relu, last_norm = 3, 4, "relu3", "bn3"
 
     def __init__(self, c_in: int, width: int, stride: int, shortcut: str, norm: str, stride_on: str) -> None:
-        super().__init__()
+        super().__init__(c_in, width, stride, shortcut, norm, stride_on)
         c_out = width * self.expansion
         first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
         self.conv1 = conv(c_in, width, 1, first, norm)
@@ -163,9 +158,6 @@ class Bottleneck(Block):
         self.relu2 = nn.ReLU()
         self.conv3 = conv(width, c_out, 1, 1, norm)
         self.bn3 = NORMS[norm](c_out)
-        self.downsample = SHORTCUTS[shortcut](c_in, c_out, stride, norm)
-        if self.downsample is not None:
-            self.add = Add()
         self.relu3 = nn.ReLU()
 
     def branch(self, x: Tensor) -> Tensor:

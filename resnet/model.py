@@ -51,7 +51,7 @@ def blocks(model: nn.Module) -> dict[str, Block]:
 
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Convolutions and linear layers on the main path by name, input to output: the layers that a net's depth counts."""
+    """Convolutions and linear layers on the main path by name, input to output: a net's depth counts these."""
     kinds = (nn.Conv2d, nn.Linear)
     return {n: m for n, m in model.named_modules() if isinstance(m, kinds) and ".downsample" not in n}
 
@@ -90,4 +90,4 @@ def initialise(model: ResNet, seed: int) -> None:
             nn.init.zeros_(module.bias)
     if model.spec.zero_init:
         for block in blocks(model).values():
-            nn.init.zeros_(block.get_submodule(block.last_norm).weight)
+            nn.init.zeros_(block.get_submodule(block.last_norm).get_parameter("weight"))

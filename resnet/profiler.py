@@ -61,10 +61,31 @@ class Profile:
         return frame.assign(out_shape=[shape_text(row.out_shape) for row in self.rows])
 
     def stages(self) -> pd.DataFrame:
-        """One row per stage: convolutions and linear layers, the last output's shape, sums of params, MACs and activations."""
+        """One row per stage: its convolutions and linear layers, the last output's shape, and sums of the costs."""
         groups = self.layers().assign(weights=lambda frame: frame.macs > 0).groupby("stage", sort=False)
         columns = {"weights": "sum", "out_shape": "last", "params": "sum", "macs": "sum", "activations": "sum"}
         return groups.agg(columns).rename(columns={"weights": "layers"}).reset_index()
+
+    def blocks(self) -> pd.DataFrame:
+        """One row per box of the diagram (stem, each block, head) with its shortcut's kind, "" where there is none.
+
+        side is the height of the output's map in pixels, 1 for a vector.
+        """
+        frame = self.layers().assign(side=[row.out_shape[-2] if len(row.out_shape) > 1 else 1 for row in self.rows])
+        box = frame.name.str.extract(r"^(layer\d+\.\d+)\.", expand=False).fillna(frame.stage)
+        columns = {"stage": "last", "out_shape": "last", "side": "last", "params": "sum", "macs": "sum"}
+        shortcut = frame.groupby(box, sort=False)[["name", "kind"]].apply(_shortcut_kind)
+        return frame.groupby(box, sort=False).agg(columns).assign(shortcut=shortcut).rename_axis("name").reset_index()
+
+
+def _shortcut_kind(rows: pd.DataFrame) -> str:
+    """From the layers of one block: what stands on its shortcut, "" where nothing is added."""
+    if "Add" not in rows["kind"].to_list():
+        return ""
+    on_shortcut = rows[rows["name"].str.contains(".downsample", regex=False)]
+    if on_shortcut.empty:
+        return "identity"
+    return "zero-pad (option A)" if "ZeroPad" in on_shortcut["kind"].to_list() else "projection (option B)"
 
 
 def shape_text(shape: Iterable[int]) -> str:
@@ -80,7 +101,7 @@ def stage_of(name: str) -> str:
 
 
 def count_macs(module: nn.Module, out: Tensor) -> int:
-    """Multiply-adds for one image: out elements x inputs that each one reads; 0 for all but convolutions and linear layers."""
+    """Multiply-adds for one image: output elements x inputs read by each; 0 but for convolutions and linear layers."""
     elements = out[0].numel()
     if isinstance(module, nn.modules.conv._ConvNd):
         return elements * module.weight[0].numel()  # weight[0]: (C_in / groups, *kernel)

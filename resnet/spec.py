@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from resnet.blocks import BLOCKS, NORMS, SHORTCUTS, STEMS
@@ -20,7 +21,7 @@ class SpecError(ValueError):
 
 
 def _check_choice(field: str, value: object, choices: dict[str, Any] | tuple[str, ...]) -> None:
-    if value not in choices:
+    if type(value) is not str or value not in choices:
         label = field.replace("_", " ").capitalize()
         raise SpecError(field, f"{label} must be one this program knows.", value, " or ".join(choices))
 
@@ -94,7 +95,7 @@ class NetSpec:
         if self.shortcut != "A":
             return
         channels = [self.stem_width] + [s.width * self.expansion for s in stages]
-        if any(after < before for before, after in zip(channels, channels[1:], strict=False)):
+        if any(after < before for before, after in pairwise(channels)):
             rule = "Shortcut A pads with zero channels, so the channels (width x expansion) may not shrink."
             raise SpecError("shortcut", rule, channels, "growing widths, or shortcut B")
 
@@ -116,9 +117,8 @@ class NetSpec:
     @property
     def name(self) -> str:
         """The preset's name, `plain-N` for the plain twin of one, or `ResNet-N (custom)`."""
-        sizes = {"in_channels": 3}
         for name, preset in PRESETS.items():
-            own = dataclasses.replace(preset, classes=self.classes, image_size=self.image_size, **sizes)
+            own = dataclasses.replace(preset, classes=self.classes, image_size=self.image_size)
             if self == own:
                 return name
             if self == plain_twin(own):
@@ -167,7 +167,7 @@ def from_dict(data: Any) -> NetSpec:
     try:
         stages = tuple(StageSpec(**stage) for stage in data["stages"])
         return NetSpec(**{**data, "stages": stages})
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, RecursionError) as error:
         raise SpecError(
             "spec", "This is not a net's description.", str(error), "a file that this program wrote"
         ) from None
@@ -180,9 +180,10 @@ def to_json(spec: NetSpec) -> str:
 def from_json(text: str) -> NetSpec:
     """The inverse of `to_json`; SpecError for any other text."""
     try:
-        return from_dict(json.loads(text))
-    except json.JSONDecodeError as error:
+        data = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:  # not JSON, too many digits, no text, nested too deep
         raise SpecError("spec", "A net's description is JSON.", str(error), "a file that this program wrote") from None
+    return from_dict(data)
 
 
 def _stages_code(stages: tuple[StageSpec, ...]) -> str:
@@ -190,7 +191,7 @@ def _stages_code(stages: tuple[StageSpec, ...]) -> str:
 
 
 def _stages_from_code(text: str) -> tuple[StageSpec, ...]:
-    found = [re.fullmatch(r"(\d{1,4})x(\d{1,5})s(\d)", part) for part in text.split("-")]
+    found = [re.fullmatch(r"([0-9]{1,4})x([0-9]{1,5})s([0-9])", part) for part in text.split("-")]
     if not all(found):
         raise SpecError("stages", "Stages are written BLOCKSxWIDTHsSTRIDE.", text, "for instance 3x16s1-3x32s2")
     return tuple(StageSpec(*map(int, match.groups())) for match in found if match)
@@ -210,7 +211,7 @@ def to_code(spec: NetSpec) -> str:
 
 def from_code(code: str) -> NetSpec:
     """The inverse of `to_code`; takes `plain-20` and any CIFAR depth (`ResNet-26`) too. SpecError for anything else."""
-    base, *changes = code.split("~")
+    base, *changes = str(code).split("~")
     values: dict[str, Any] = {}
     types = {f.name: f.type for f in dataclasses.fields(NetSpec)}
     for change in changes:
@@ -223,7 +224,7 @@ def from_code(code: str) -> NetSpec:
 
 def _from_text(name: str, kind: Any, text: str) -> Any:
     if kind is int:
-        if not re.fullmatch(r"\d{1,9}", text):
+        if not re.fullmatch(r"[0-9]{1,9}", text):
             raise SpecError(name, "This entry is a whole number.", text, "digits only")
         return int(text)
     if kind is bool:
@@ -236,7 +237,7 @@ def _preset(name: str) -> NetSpec:
     residual = re.sub(r"^plain", "ResNet", name)
     if residual in PRESETS:
         spec = PRESETS[residual]
-    elif (match := re.fullmatch(r"ResNet-(\d{1,4})", residual)) and (int(match[1]) - 2) % 6 == 0:
+    elif (match := re.fullmatch(r"ResNet-([0-9]{1,4})", residual)) and (int(match[1]) - 2) % 6 == 0:
         spec = cifar(int(match[1]))
     else:
         raise SpecError("net", "A net's name starts with a preset.", name, ", ".join(PRESETS))

@@ -1,0 +1,113 @@
+"""Gradients: how large the loss's gradient is along the depth of a net and of its plain twin."""
+
+import dataclasses
+
+import pandas as pd
+import streamlit as st
+
+from pages.ui import state, widgets
+from pages.ui.cached import NOISE, gradients_at_start, gradients_of_run, net_profile
+from resnet import data, plots, runs
+from resnet.gradients import OUTPUT, WEIGHT, end_ratio, fit_factor
+from resnet.profiler import stage_of
+from resnet.runs import Run, RunError
+from resnet.spec import NetSpec, SpecError, plain_twin
+
+MEMORY = 1.5e9  # bytes that one batch's activations may take
+START = "at initialisation"
+
+
+def batch_limit(spec: NetSpec) -> int:
+    """How many images fit: float32 activations of every layer are kept for the backward pass."""
+    return max(2, min(256, int(MEMORY / (4 * net_profile(spec).activations))))
+
+
+def batch_field(spec: NetSpec) -> int:
+    limit = batch_limit(spec)
+    return st.number_input("Batch", 2, limit, min(128, limit), key=f"gradients.batch.{limit}")
+
+
+def at_start(spec: NetSpec) -> pd.DataFrame:
+    """Norms of both untrained twins, with the switches that change the story."""
+    switches = {"batch": "batch norm", "none": "no norm"}
+    norm = widgets.choice("Norm", switches, "gradients.norm", "Without batch norm the story turns round.", switches)
+    zero = st.toggle("Zero-init the last norm", key="gradients.zero", disabled=norm == "none")
+    seed = st.number_input("Seed", 0, 2**31, 0, key="gradients.seed", persist_state="session")
+    offered = [name for name in data.available() if (spec.classes, spec.in_channels) == (10, 3)]
+    source = st.selectbox("Images", [NOISE, *offered], key="gradients.source")
+    count = batch_field(spec)
+    spec = dataclasses.replace(spec, norm=norm, zero_init=zero and norm != "none")
+    nets = [spec, plain_twin(spec)] if not spec.plain else [spec]
+    return labelled([(net, gradients_at_start(net, seed, source, count)) for net in nets])
+
+
+def of_runs(chosen: list[Run]) -> pd.DataFrame:
+    count = batch_field(chosen[0].job.net)
+    st.caption(f"On test images of {chosen[0].job.data}.")
+    return labelled([(run.job.net, gradients_of_run(run.id, run.checkpoint_step() or 0, count)) for run in chosen])
+
+
+def labelled(parts: list[tuple[NetSpec, pd.DataFrame]]) -> pd.DataFrame:
+    return pd.concat([frame.assign(net=net.name, plain=net.plain) for net, frame in parts], ignore_index=True)
+
+
+def races() -> dict[str, list[Run]]:
+    """Groups of trained runs by a title, the newest first."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs.all_runs():
+        if run.checkpoint_step():
+            groups.setdefault(run.job.group or run.id, []).append(run)
+    ordered = [sorted(group, key=lambda run: run.job.net.plain) for group in groups.values()]
+    return {" and ".join(f"{run.job.net.name} ({run.id[:15]})" for run in group): group for group in ordered}
+
+
+def reading(frame: pd.DataFrame, kind: str) -> str:
+    """One sentence with the fitted factor of each net."""
+    words = []
+    for net, rows in frame.groupby("net", sort=False):
+        factor = fit_factor(rows.depth, rows.norm)
+        verb = "grows" if factor > 1 else "shrinks"
+        ratio = f", {end_ratio(rows.norm):,.3g} from the last to the first" if kind == OUTPUT else ""
+        words.append(f"in {net} it {verb} {factor if factor > 1 else 1 / factor:.3f}x per layer{ratio}")
+    return f"Going back towards the input (right to left), {'; '.join(words)} (least-squares fit to the log)."
+
+
+def show(frame: pd.DataFrame, where: str) -> None:
+    weights = frame[frame.kind == WEIGHT]
+    first = weights.drop_duplicates("name").assign(stage=lambda rows: rows.name.map(stage_of))
+    borders = {str(stage): float(rows.depth.min()) for stage, rows in first.groupby("stage", sort=False)}
+    for kind, quantity, text in [
+        (OUTPUT, "||dL/dx||", "Gradient of the loss with respect to each block's output"),
+        (WEIGHT, "||dL/dW||", "Gradient of the loss with respect to each layer's weights"),
+    ]:
+        rows = frame[frame.kind == kind]
+        st.subheader(f"{quantity} against depth")
+        figure = plots.gradient_depth(rows, borders, f"{quantity} (L2 norm)")
+        widgets.chart(figure, f"{text}, {where}. {reading(rows, kind)}", f"gradients.{kind}")
+
+
+st.title("Gradients")
+st.markdown(
+    "“Without shortcuts the gradient vanishes on its way back to the first layers”, many textbooks say. Measure it: "
+    "with batch norm and He initialisation a deep plain net's gradients do not vanish, they **grow** towards the input "
+    "(He et al. 2015, section 4.1, found “healthy norms with BN”), and shortcuts slow that growth down. "
+    "Then switch the norm off."
+)
+controls, picture = st.columns([1, 2.6], gap="large")
+with controls:
+    current = state.net()
+    trained = races()
+    when = widgets.choice("Weights", (START, "after training"), "gradients.when")
+    result, place = None, ""
+    with widgets.told(RunError, data.DataError, SpecError):
+        if when == START:
+            widgets.net_field(current, "gradients.net")
+            result, place = at_start(current), "at initialisation, on one batch"
+        elif not trained:
+            st.info("No run has weights yet. Train one on the Train page.")
+        else:
+            title = st.selectbox("Runs", list(trained), key="gradients.runs")
+            result, place = of_runs(trained[title]), "after training, on one batch of test images in train mode"
+with picture:
+    if result is not None:
+        show(result, place)

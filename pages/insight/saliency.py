@@ -1,0 +1,131 @@
+"""Saliency: what both twins look at in an uploaded photo or a sample."""
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from pages.ui import live, widgets
+from pages.ui.cached import Answer, answer, attribution, block_names, data_info
+from resnet import plots, runs
+from resnet.photos import DataError, open_photo, photo_batch
+from resnet.runs import Job, Run, RunError
+from resnet.saliency import METHODS, NonFiniteMapError
+from resnet.spec import cifar, plain_twin
+from resnet.trainer import Recipe
+
+QUICK_NET, QUICK_RECIPE = cifar(14), Recipe(epochs=5)
+
+
+def quick_start() -> None:
+    """Before any pair of runs exists: say so, and train a small one at one click."""
+    st.info(
+        "There is no trained pair of twins yet, so nothing can be explained. It takes a residual run and a plain one."
+    )
+    going = [run for run in runs.all_runs() if run.status().state in runs.ACTIVE]
+    if going:
+        live.show(live.group_of(going[0]))
+    elif st.button("Train a small pair on drawn shapes (about a minute)", type="primary", icon=":material/play_arrow:"):
+        group = f"quick-{len(runs.all_runs())}"
+        for net in (QUICK_NET, plain_twin(QUICK_NET)):
+            job = Job(net, "shapes", vars(QUICK_RECIPE), threads=runs.threads_for(2), group=group)
+            runs.start(runs.create(job))
+        st.rerun()
+
+
+def run_field(label: str, choices: list[Run], key: str) -> Run:
+    return st.selectbox(
+        label, choices, key=key, format_func=lambda run: f"{run.job.net.name} on {run.job.data} ({run.id[:15]})"
+    )
+
+
+def pair_fields() -> tuple[Run, Run]:
+    """A residual run, and a plain run that was trained on the same data."""
+    plain_runs = runs.trained(plain=True)
+    usable = [run for run in runs.trained(plain=False) if any(run.job.data == other.job.data for other in plain_runs)]
+    residual = run_field("Residual net", usable, "saliency.residual")
+    fitting = [run for run in plain_runs if run.job.data == residual.job.data]
+    fitting.sort(key=lambda run: run.job.group != residual.job.group)  # its own twin first
+    return residual, run_field("Plain net", fitting, f"saliency.plain.{residual.id}")
+
+
+def picture_field(run: Run) -> Image.Image | None:
+    """The chosen picture, None before there is one. DataError for a file that is none."""
+    kind = widgets.choice("Picture", ("Upload", "Sample"), "saliency.kind")
+    if kind == "Upload":
+        file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=50)
+        return None if file is None else open_photo(file.getvalue())
+    info = data_info(run.job.data)
+    label = st.selectbox("Class", range(info.classes), key="saliency.class", format_func=lambda i: info.class_names[i])
+    of_class = info.samples[info.sample_labels == label]
+    index = st.slider("Sample", 1, len(of_class), key="saliency.sample") if len(of_class) > 1 else 1
+    return Image.fromarray(of_class[index - 1].squeeze())
+
+
+def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: list[str]) -> tuple[str, str, int, float]:
+    """Method, layer, class and opacity."""
+    methods, layer, target, opacity = st.columns(4)
+    with methods:
+        method = widgets.choice("Method", METHODS, "saliency.method", labels={n: m.title for n, m in METHODS.items()})
+    own = [block_names(run.job.net) for run in pair]
+    layers = own[0] if own[0] == own[1] else [f"layer{i + 1}" for i in range(min(len(r.job.net.stages) for r in pair))]
+    chosen = layer.selectbox(
+        "Layer", layers[::-1], key=f"saliency.layer.{len(layers)}", disabled=not METHODS[method].needs_layer
+    )
+    likely = answers[0].classes[0]
+    wanted = target.selectbox(
+        "Class to explain", [likely, *(i for i in range(len(names)) if i != likely)], format_func=lambda i: names[i]
+    )
+    return method, chosen, wanted, opacity.slider("Opacity", 0.0, 1.0, 0.55, key="saliency.opacity")
+
+
+def show(pair: tuple[Run, Run], image: Image.Image) -> None:
+    """Top-5 predictions and overlays of both nets, on one colour scale."""
+    names = pair[0].info["class_names"]
+    seen = [photo_batch(image, run.job.net.image_size, run.job.net.in_channels)[0].numpy() for run in pair]
+    steps = [run.checkpoint_step() or 0 for run in pair]
+    answers = [answer(run.id, step, pixels) for run, step, pixels in zip(pair, steps, seen, strict=True)]
+    method, layer, target, opacity = explain_fields(pair, answers, names)
+    maps = [
+        attribution(run.id, step, pixels, method, layer, target)
+        for run, step, pixels in zip(pair, steps, seen, strict=True)
+    ]
+    high = max(float(np.abs(values).max()) for values in maps) or 1.0
+    for run, step, pixels, said, values, column in zip(pair, steps, seen, answers, maps, st.columns(2), strict=True):
+        with column:
+            st.subheader(run.job.net.name)
+            rgb = np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
+            figure = plots.overlay(rgb, values, high, opacity, METHODS[method].signed)
+            size, share = run.job.net.image_size, said.probabilities[np.array(said.classes) == target]
+            belief = f"its probability is {100 * share[0]:.1f} %" if len(share) else "not among its first five"
+            what = f"{METHODS[method].title} for the logit of “{names[target]}” ({belief})"
+            caption = f"{what}, on the {size} x {size} pixels that the net sees."
+            widgets.chart(figure, caption, f"saliency.map.{run.id}")
+            bars = plots.probabilities([names[i] for i in said.classes], said.probabilities, run.job.net.plain)
+            widgets.chart(
+                bars,
+                f"Its five likeliest classes, after {step:,} training steps on {run.job.data}.",
+                f"saliency.top.{run.id}",
+            )
+    st.caption(
+        f"{METHODS[method].reading} Both maps share one colour scale, from 0 to {high:.3g}, and neither is stretched "
+        f"to fill it; look at whether the bright parts lie on the object. Method: {METHODS[method].source}."
+    )
+    st.caption(f"Trained on: {pair[0].info.get('source') or pair[0].job.data}")
+
+
+st.title("Saliency")
+st.markdown("Two nets, one picture: which pixels made each of them say what it says?")
+plain_data = {run.job.data for run in runs.trained(plain=True)}
+if not any(run.job.data in plain_data for run in runs.trained(plain=False)):
+    quick_start()
+else:
+    controls, result = st.columns([1, 2.6], gap="large")
+    photo = None
+    with controls, widgets.told(DataError, RunError):
+        pair = pair_fields()
+        photo = picture_field(pair[0])
+    with result, widgets.told(DataError, RunError, NonFiniteMapError, ValueError):
+        if photo is None:
+            st.info("Upload a photo or take a sample, and both nets will be explained here.")
+        else:
+            show(pair, photo)

@@ -1,0 +1,34 @@
+"""Start: what this is, and a net that is already there."""
+
+import streamlit as st
+
+st.title("ResNet Explorer")
+st.markdown(
+    "Build a residual network, see every shape, parameter and multiply-add in it, and train it live beside its "
+    "**plain twin**, the same net without shortcuts. Then compare their gradients, and see what each of them looks "
+    "at in a photo of yours."
+)
+with st.spinner("Loading PyTorch …"):  # the words above are on screen before torch is imported
+    from pages.ui import widgets
+    from resnet.spec import PRESETS, plain_twin
+
+name = widgets.choice("A net to begin with", ("ResNet-20", "ResNet-56", "ResNet-18", "ResNet-50"), "home.net")
+spec = PRESETS[name]
+widgets.diagram(spec, "home.diagram")
+widgets.figures(spec)
+
+st.subheader("What to try next")
+steps = [
+    ("design/build.py", "Build", "Change its depth, width and shortcuts, and watch shapes and counts follow."),
+    (
+        "training/train.py",
+        "Train",
+        f"Let {name} race {plain_twin(spec).name} on CIFAR-10, or on drawn shapes without a network.",
+    ),
+    ("insight/gradients.py", "Gradients", "Do a plain net's gradients vanish? Put the textbook sentence to the test."),
+    ("insight/saliency.py", "Saliency", "Upload a photo and see the Grad-CAM of both twins side by side."),
+]
+for column, (page, label, text) in zip(st.columns(4), steps, strict=True):
+    with column.container(border=True, height="stretch"):
+        widgets.page_link(page, f"**{label}**", spec)
+        st.caption(text)

@@ -1,0 +1,129 @@
+"""Every cache of the app: results by their frozen arguments, each with a limit."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+import torch
+
+from resnet import data as datasets
+from resnet import runs
+from resnet.gradients import gradient_norms
+from resnet.model import ResNet, blocks, build, weight_layers
+from resnet.profiler import Profile, profile
+from resnet.saliency import explain, top_k
+from resnet.spec import NetSpec
+from resnet.worker import load_model
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def net_profile(spec: NetSpec) -> Profile:
+    return profile(spec)
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def block_names(spec: NetSpec) -> list[str]:
+    return list(blocks(build(spec, device="meta")))
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What the pages say of a data set; samples are test images (N, S, S, C) uint8, an equal number of each class."""
+
+    name: str
+    classes: int
+    channels: int
+    size: int
+    train_images: int
+    test_images: int
+    class_names: tuple[str, ...]
+    source: str
+    samples: np.ndarray
+    sample_labels: np.ndarray
+
+
+def data_info(name: str) -> DataInfo:
+    """Of a data set that the data folder offers. DataError with a sentence where it cannot be read."""
+    path = datasets.data_folder() / ("cifar10.npz" if name == "cifar10" else name)
+    return _data_info(name, path.stat().st_mtime if path.exists() else 0)
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the data set …")
+def _data_info(name: str, changed: float) -> DataInfo:
+    data = datasets.load_offered(name)
+    each = max(1, 128 // data.classes)
+    chosen = np.concatenate([np.flatnonzero(data.test_labels == label)[:each] for label in range(data.classes)])
+    return DataInfo(
+        name=name,
+        classes=data.classes,
+        channels=data.channels,
+        size=data.size,
+        train_images=len(data.train_labels),
+        test_images=len(data.test_labels),
+        class_names=data.class_names,
+        source=data.source,
+        samples=data.test_images[chosen].permute(0, 2, 3, 1).numpy(),
+        sample_labels=data.test_labels[chosen].numpy(),
+    )
+
+
+NOISE = "Gaussian noise"
+
+
+def _batch(spec: NetSpec, source: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised images (count, C, S, S) and labels (count,): noise with random labels, or a data set's test images."""
+    if source == NOISE:
+        generator = torch.Generator().manual_seed(0)
+        shape = count, spec.in_channels, spec.image_size, spec.image_size
+        return torch.randn(shape, generator=generator), torch.randint(spec.classes, (count,), generator=generator)
+    data = datasets.load_offered(source, size=spec.image_size, train=2000)
+    chosen = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:count]
+    return datasets.normalise(data.test_images[chosen], data.mean, data.std), data.test_labels[chosen]
+
+
+def _gradients(model: ResNet, source: str, count: int) -> pd.DataFrame:
+    images, labels = _batch(model.spec, source, count)
+    return gradient_norms(model, images, labels, list(blocks(model)), list(weight_layers(model)))
+
+
+@st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
+def gradients_at_start(spec: NetSpec, seed: int, source: str, count: int) -> pd.DataFrame:
+    """Gradient norms of the untrained net: columns name, kind, depth, norm."""
+    return _gradients(build(spec, seed), source, count)
+
+
+@st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
+def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
+    """The same of a run's checkpoint at `step`, on test images of its own data set."""
+    run = runs.find(run_id)
+    return _gradients(load_model(run), run.job.data, count)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a net says of one picture: its top classes, likeliest first, and their probabilities."""
+
+    classes: list[int]
+    probabilities: np.ndarray
+
+
+def _input(run: runs.Run, pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (C, S, S) -> normalised as the run's training images were (1, C, S, S)."""
+    mean, std = torch.tensor(run.info["mean"]), torch.tensor(run.info["std"])
+    return datasets.normalise(torch.from_numpy(pixels)[None], mean, std)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def answer(run_id: str, step: int, pixels: np.ndarray) -> Answer:
+    """The top 5 of a run's checkpoint at `step` for one picture, uint8 (C, S, S)."""
+    run = runs.find(run_id)
+    values, classes = top_k(load_model(run), _input(run, pixels), 5)
+    return Answer(classes[0].tolist(), values[0].numpy())
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def attribution(run_id: str, step: int, pixels: np.ndarray, method: str, layer: str, target: int) -> np.ndarray:
+    """The map (S, S) of a run's checkpoint at `step` for one picture, uint8 (C, S, S)."""
+    run = runs.find(run_id)
+    return explain(method, load_model(run), _input(run, pixels), target, layer)[0].numpy()

@@ -1,0 +1,20 @@
+"""The script that Streamlit runs for every page: names the pages, then draws the chosen one."""
+
+from pathlib import Path
+
+import streamlit as st
+
+PAGES = Path(__file__).parent.parent
+
+st.set_page_config(page_title="ResNet Explorer", page_icon=":material/account_tree:", layout="wide")
+page = st.navigation(
+    [
+        st.Page(PAGES / "start/home.py", title="Start", icon=":material/home:", default=True),
+        st.Page(PAGES / "design/build.py", title="Build", icon=":material/schema:", url_path="build"),
+        st.Page(PAGES / "training/train.py", title="Train", icon=":material/show_chart:", url_path="train"),
+        st.Page(PAGES / "insight/gradients.py", title="Gradients", icon=":material/waves:", url_path="gradients"),
+        st.Page(PAGES / "insight/saliency.py", title="Saliency", icon=":material/visibility:", url_path="saliency"),
+    ],
+    position="top",
+)
+page.run()

@@ -1,0 +1,253 @@
+"""Figures: plotly for what stands still, Vega-Lite specifications for what is redrawn while a run goes on.
+
+Residual is blue and plain orange everywhere.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+RESIDUAL, PLAIN = "#2563eb", "#ea7a17"
+NEUTRAL = "#8791a1"
+_KINDS = {"residual": RESIDUAL, "plain": PLAIN}
+_ARCS: dict[str, dict[str, Any]] = {  # how each kind of shortcut is drawn: line, marker at the apex
+    "identity": {"line": {"color": RESIDUAL, "width": 2}, "symbol": None},
+    "zero-pad (option A)": {"line": {"color": "#0891b2", "width": 2, "dash": "dot"}, "symbol": "circle-open"},
+    "projection (option B)": {"line": {"color": "#7c3aed", "width": 3}, "symbol": "diamond"},
+}
+
+
+def color(plain: bool) -> str:
+    return PLAIN if plain else RESIDUAL
+
+
+def _base(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
+    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0, "title": None}
+    return figure.update_layout(height=height, margin={"l": 8, "r": 8, "t": 36, "b": 8}, legend=legend, **layout)
+
+
+def net_diagram(blocks: pd.DataFrame, plain: bool) -> go.Figure:
+    """The net from left to right, a box per block as tall as its feature map, shortcuts as arcs over their blocks.
+
+    blocks: name, stage, out_shape, params, macs, side (pixels, 1 for the head), shortcut ("" for none).
+    """
+    x = np.arange(len(blocks)) + blocks.stage.ne(blocks.stage.shift()).cumsum().to_numpy() * 0.7
+    side = blocks.side.to_numpy(float)
+    tall = 0.3 + 1.2 * np.sqrt(side / side.max())
+    body = blocks.stage.str.startswith("stage")
+    hover = [
+        f"<b>{row['name']}</b><br>output {row['out_shape']}<br>{row['params']:,} params<br>{row['macs']:,} MACs"
+        + (f"<br>shortcut: {row['shortcut']}" if row["shortcut"] else "")
+        for row in blocks.to_dict("records")
+    ]
+    boxes = go.Bar(
+        x=x,
+        y=tall,
+        base=-tall / 2,
+        width=0.72,
+        marker={"color": [color(plain) if is_block else NEUTRAL for is_block in body], "line": {"width": 0}},
+        hovertext=hover,
+        hoverinfo="text",
+        showlegend=False,
+    )
+    flow = go.Scatter(
+        x=[x[0] - 0.8, x[-1] + 0.8],
+        y=[0, 0],
+        mode="lines",
+        line={"color": NEUTRAL, "width": 1},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure = go.Figure([flow, boxes])
+    for kind, style in _ARCS.items():
+        chosen = np.flatnonzero(blocks.shortcut == kind)
+        if len(chosen):
+            _add_arcs(figure, kind, style, x[chosen], tall[chosen])
+    figure.update_xaxes(visible=False).update_yaxes(visible=False, range=[-1.7, 1.45], fixedrange=True)
+    for stage, at in pd.Series(x).groupby(blocks.stage.to_numpy(), sort=False):
+        last = blocks[blocks.stage == stage].iloc[-1]
+        text = f"{stage}<br>{last.out_shape}"
+        figure.add_annotation(x=at.mean(), y=-0.85, yanchor="top", text=text, showarrow=False, font={"size": 11})
+    return _base(figure, 250, hovermode="closest", bargap=0)
+
+
+def _add_arcs(figure: go.Figure, kind: str, style: dict[str, Any], x: np.ndarray, tall: np.ndarray) -> None:
+    """One trace of half ellipses from before each box to after it, and one of marks at their tops."""
+    t = np.linspace(0, np.pi, 13)
+    top = tall / 2 + 0.35
+    xs = np.c_[x[:, None] - 0.5 * np.cos(t), np.full(len(x), np.nan)].ravel()
+    ys = np.c_[top[:, None] * np.sin(t) ** 0.7, np.full(len(x), np.nan)].ravel()
+    line = style["line"]
+    figure.add_scatter(x=xs, y=ys, mode="lines", line=line, name=kind, hoverinfo="skip", legendgroup=kind)
+    if style["symbol"]:
+        marker = {"symbol": style["symbol"], "size": 9, "color": line["color"], "line": {"width": 2}}
+        figure.add_scatter(
+            x=x, y=top, mode="markers", marker=marker, name=kind, legendgroup=kind, showlegend=False, hoverinfo="skip"
+        )
+
+
+def cost_by_stage(stages: pd.DataFrame, twin: pd.DataFrame, names: tuple[str, str], plain: bool) -> go.Figure:
+    """Params and MACs by stage, the net beside its twin.
+
+    stages, twin: stage, params, macs; names: the net's and its twin's.
+    """
+    titles = ("Parameters", "MACs for one image")
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, horizontal_spacing=0.12)
+    for frame, name, orange in [(stages, names[0], plain), (twin, names[1], True)][: 1 if plain else 2]:
+        for column, quantity in enumerate(["params", "macs"], 1):
+            figure.add_bar(
+                x=frame.stage,
+                y=frame[quantity],
+                name=name,
+                legendgroup=name,
+                showlegend=column == 1,
+                marker_color=color(orange),
+                hovertemplate="%{x}: %{y:,}<extra>" + name + "</extra>",
+                row=1,
+                col=column,
+            )
+    figure = _base(figure, 300, barmode="group")
+    return figure.update_layout(margin_t=64, legend_y=1.12)
+
+
+def gradient_depth(frame: pd.DataFrame, borders: dict[str, float], quantity: str) -> go.Figure:
+    """Gradient norm against depth on a log axis, a line per net.
+
+    frame: net, plain, name, depth, norm; borders: stage -> depth of its first layer; quantity: the y axis's name.
+    """
+    figure = go.Figure()
+    for net, rows in frame.groupby("net", sort=False):
+        plain = bool(rows.plain.iloc[0])
+        figure.add_scatter(
+            x=rows.depth.to_numpy(),
+            y=rows.norm.to_numpy(),
+            mode="lines+markers",
+            name=str(net),
+            line={"color": color(plain), "width": 2},
+            marker={"size": 5, "symbol": "square" if plain else "circle"},
+            text=rows.name.to_numpy(),
+            hovertemplate="%{text}<br>depth %{x}: %{y:.3g}<extra>" + str(net) + "</extra>",
+        )
+    for stage, depth in borders.items():
+        figure.add_vline(x=depth - 0.5, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            x=depth, y=1, yref="paper", text=stage, showarrow=False, xanchor="left", font={"size": 11, "color": NEUTRAL}
+        )
+    figure.update_xaxes(title="depth (weight layers from the input)")
+    figure.update_yaxes(title=quantity, type="log", exponentformat="power")
+    return _base(figure, 420)
+
+
+def overlay(image: np.ndarray, attribution: np.ndarray, high: float, opacity: float, signed: bool) -> go.Figure:
+    """An attribution map (H, W) over its image (H, W, 3) uint8; the scale runs to `high`, from 0 or from -high."""
+    heat = go.Heatmap(
+        z=attribution,
+        zmin=-high if signed else 0,
+        zmax=high,
+        opacity=opacity,
+        colorscale="RdBu_r" if signed else "Inferno",
+        colorbar={"thickness": 10, "exponentformat": "power", "nticks": 5, "len": 1.0},
+        hovertemplate="x %{x}, y %{y}: %{z:.3g}<extra></extra>",
+    )
+    figure = go.Figure([go.Image(z=image, hoverinfo="skip"), heat])
+    figure.update_xaxes(visible=False, constrain="domain").update_yaxes(visible=False, constrain="domain")
+    return _base(figure, 330).update_layout(margin_t=8)
+
+
+def probabilities(names: list[str], values: np.ndarray, plain: bool) -> go.Figure:
+    """Top classes as horizontal bars, the likeliest on top; values in 0..1."""
+    bars = go.Bar(
+        x=100 * values[::-1],
+        y=names[::-1],
+        orientation="h",
+        marker_color=color(plain),
+        texttemplate="%{x:.1f} %",
+        textposition="auto",
+        hoverinfo="skip",
+    )
+    figure = go.Figure(bars).update_xaxes(title="probability (%)", range=[0, 100]).update_yaxes(type="category")
+    return _base(figure, 60 + 32 * len(names)).update_layout(margin_t=8)
+
+
+_NET_COLOR = {
+    "field": "kind",
+    "type": "nominal",
+    "scale": {"domain": list(_KINDS), "range": list(_KINDS.values())},
+    "legend": {"orient": "top", "title": None},
+}
+
+
+def _curve(field: str, title: str, log: bool = False) -> dict[str, Any]:
+    """A line per run against the step; frame: step, kind, net and the field."""
+    scale = {"type": "log"} if log else {"zero": False}
+    return {
+        "mark": {"type": "line", "interpolate": "linear", "strokeWidth": 2},
+        "height": 260,
+        "encoding": {
+            "x": {"field": "step", "type": "quantitative", "title": "step"},
+            "y": {"field": field, "type": "quantitative", "title": title, "scale": scale},
+            "color": _NET_COLOR,
+            "detail": {"field": "net"},
+            "tooltip": [{"field": "net"}, {"field": "step"}, {"field": field, "format": ".4g"}],
+        },
+    }
+
+
+LOSS_CHART = _curve("loss", "training loss (cross-entropy)")
+_TEST_POINTS = {
+    "transform": [{"filter": "isValid(datum.test_accuracy)"}],
+    "mark": {"type": "point", "filled": True, "size": 70, "shape": "diamond"},
+    "encoding": {
+        "y": {"field": "test_accuracy", "type": "quantitative"},
+        "tooltip": [{"field": "net"}, {"field": "step"}, {"field": "test_accuracy", "format": ".2f"}],
+    },
+}
+_ACCURACY = _curve("accuracy", "accuracy (%)")
+ACCURACY_CHART = {
+    "height": 260,
+    "encoding": {name: _ACCURACY["encoding"][name] for name in ("x", "color", "detail")},
+    "layer": [
+        {
+            "transform": [{"filter": "isValid(datum.accuracy)"}],
+            "mark": _ACCURACY["mark"],
+            "encoding": {name: _ACCURACY["encoding"][name] for name in ("y", "tooltip")},
+        },
+        _TEST_POINTS,
+    ],
+}
+
+
+def heat_chart(low: int, high: int) -> dict[str, Any]:
+    """A heat-strip, depth x step, of log10 gradient norm on the colour scale low..high (decades).
+
+    frame: step, step_end, depth, norm, log10.
+    """
+    return {
+        "mark": {"type": "rect"},
+        "height": 180,
+        "encoding": {
+            "x": {"field": "step", "type": "quantitative", "title": "step", "scale": {"nice": False}},
+            "x2": {"field": "step_end"},
+            "y": {
+                "field": "depth",
+                "type": "ordinal",
+                "title": "layer (1 = input)",
+                "axis": {"labelOverlap": "greedy", "ticks": False},
+            },
+            "color": {
+                "field": "log10",
+                "type": "quantitative",
+                "title": "log10 ||dL/dW||",
+                "scale": {"scheme": "viridis", "domain": [low, high], "clamp": True},
+                "legend": {"orient": "top", "direction": "horizontal", "gradientLength": 160},
+            },
+            "tooltip": [
+                {"field": "depth", "title": "layer"},
+                {"field": "step_end", "title": "to step"},
+                {"field": "norm", "format": ".3g", "title": "norm"},
+            ],
+        },
+    }
