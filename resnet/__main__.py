@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resnet import runs
-from resnet.data import DataError, download_cifar10, load
+from resnet.data import DataError, available, download_cifar10, load
 from resnet.profiler import FLOPS_PER_MAC, profile
 from resnet.spec import NetSpec, SpecError, from_code, plain_twin
 from resnet.trainer import Recipe, RecipeError
@@ -17,13 +17,13 @@ from resnet.worker import work
 
 
 def train(args: argparse.Namespace) -> int:
-    data = load(args.data, size=args.size)
+    data = load(args.data, args.size, args.train)
     spec = dataclasses.replace(
         from_code(args.net), classes=data.classes, in_channels=data.channels, image_size=data.size
     )
     recipe = Recipe(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)})
     nets = [spec, plain_twin(spec)] if args.twin and not spec.plain else [spec]
-    name = str(Path(args.data).resolve()) if Path(args.data).exists() else args.data
+    name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
     group = secrets.token_hex(4)
     jobs = [
         runs.Job(
@@ -127,9 +127,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.function(args)
-    except (SpecError, RecipeError, DataError, runs.RunError) as error:
+    except (SpecError, RecipeError, DataError, runs.RunError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -104,6 +104,9 @@ class Block(nn.Module):
             raise ValueError("Only a block that keeps its input's shape can be cut out.")
         self._mode = mode
 
+    def extra_repr(self) -> str:
+        return "" if self._mode == "both" else f"mode={self._mode}"
+
     def branch(self, x: Tensor) -> Tensor:
         raise NotImplementedError  # each block's own
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet import cifar, shapes
-from resnet.datafiles import check_memory, check_size, class_folders, read_folder, read_npz
+from resnet.datafiles import check_memory, check_size, read_folder, read_npz
 from resnet.photos import DataError
 
 __all__ = ["DATASETS", "DataError", "Dataset", "augment", "available", "data_folder", "download_cifar10"]
@@ -148,10 +148,10 @@ def data_folder() -> Path:
 
 
 def available() -> list[str]:
-    """What a page may offer: the registry's names, then .npz files and folders of class folders in `data_folder`."""
+    """What a page may offer: the registry's names, then all .npz files and folders in `data_folder`."""
     try:
         entries = sorted(path for path in data_folder().iterdir() if not path.name.startswith("."))
-        own = [path.name for path in entries if _is_npz(path) or (path.is_dir() and len(class_folders(path)) > 1)]
+        own = [path.name for path in entries if _is_npz(path) or path.is_dir()]
     except OSError:  # no such folder, or it may not be read
         own = []
     return [*DATASETS, *(name for name in own if name not in (*DATASETS, "cifar10.npz"))]

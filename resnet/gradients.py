@@ -1,7 +1,8 @@
 """How the loss's gradient changes along a net, measured on one batch; any nn.Module will do."""
 
 import copy
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,30 +18,35 @@ COLUMNS = ["name", "kind", "depth", "norm"]
 def gradient_norms(
     model: nn.Module, images: Tensor, labels: Tensor, blocks: Sequence[str], layers: Sequence[str]
 ) -> pd.DataFrame:
-    """L2 norms of dL/dx after every block and of dL/dW of every layer: columns name, kind, depth, norm, in running order.
+    """L2 norms of dL/dx after every block and of dL/dW of every layer, in running order: name, kind, depth, norm.
 
-    L is the mean cross-entropy in nats over images (N, C, H, W) with labels (N,). `depth` counts the layers of `layers`
-    that have run by then (1..L). The first "block output" is x_0, named "stem": what enters the first block. The model is
-    copied and run with batch statistics, so nothing in it changes; ValueError for a name that it lacks or does not run.
+    L is the mean cross-entropy in nats over images (N, C, H, W) with labels (N,). `depth` counts the layers of
+    `layers` that have run by then (1..L). The first "block output" is x_0, named "stem": what enters the first block.
+    A copy is run, with batch statistics, so nothing in the model changes; ValueError for a name that it lacks or does
+    not run once.
     """
-    tap = _Tap(copy.deepcopy(model).train().requires_grad_(True), layers)
+    tap = _Tap(model, layers)
     if blocks:
         tap.before("stem", blocks[0])
     for name in blocks:
         tap.after(name)
-    return tap.measure(images, labels, [*blocks, *layers])
+    return tap.measure(images, labels)
 
 
 def activation_gradients(model: nn.Module, images: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, float]:
     """L2 norm of dL/d(output) of each named module, by name; as `gradient_norms`."""
-    frame = gradient_norms(model, images, labels, names, ())
-    norms = dict(zip(frame["name"], frame["norm"], strict=True))
-    return {name: norms[name] for name in names}
+    tap = _Tap(model, ())
+    for name in names:
+        tap.after(name)
+    return _by_name(tap.measure(images, labels), names)
 
 
 def weight_gradients(model: nn.Module, images: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, float]:
     """L2 norm of dL/dW of each named layer, by name; as `gradient_norms`."""
-    frame = gradient_norms(model, images, labels, (), names)
+    return _by_name(_Tap(model, names).measure(images, labels), names)
+
+
+def _by_name(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
     norms = dict(zip(frame["name"], frame["norm"], strict=True))
     return {name: norms[name] for name in names}
 
@@ -80,33 +86,37 @@ def fit_factor(depth: Sequence[int] | np.ndarray | pd.Series, norm: Sequence[flo
 class _Tap:
     """Hooks on a private copy of a net: which tensors to differentiate by, and how many layers ran before each."""
 
-    def __init__(self, net: nn.Module, layers: Sequence[str]) -> None:
-        self.net = net
-        self.taken: dict[tuple[str, str], tuple[int, Tensor]] = {}  # (name, kind) -> (depth, tensor)
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+        self.net = copy.deepcopy(model).train().requires_grad_(True)
+        self.wanted: set[str] = set()  # names that have yet to run
+        self.rows: list[tuple[str, str, int]] = []  # name, kind, depth
+        self.tensors: list[Tensor] = []
         self.run = 0
         for name in layers:
-            self._module(name).register_forward_hook(self._layer_hook(name))
+            weight = getattr(self._module(name), "weight", None)
+            if not isinstance(weight, Tensor):
+                raise ValueError(
+                    f"A layer must have a weight. Received {name!r}. Choose convolutions and linear layers."
+                )
+            self._module(name).register_forward_hook(self._layer_hook(name, weight))
 
     def _module(self, name: str) -> nn.Module:
         modules = dict(self.net.named_modules())
         if name not in modules:
-            raise ValueError(
-                f"A name must be one of the model's modules. Received {name!r}. Choose {', '.join(modules)}."
-            )
+            choices = ", ".join(filter(None, modules))
+            raise ValueError(f"A name must be one of the model's modules. Received {name!r}. Choose {choices}.")
         return modules[name]
 
     def _take(self, name: str, kind: str, tensor: Tensor) -> None:
-        if (name, kind) in self.taken:
-            raise ValueError(f"A module must run once per forward pass. Received {name!r}, which ran again.")
-        self.taken[name, kind] = self.run, tensor
+        self.rows.append((name, kind, self.run))
+        self.tensors.append(tensor)
 
-    def _layer_hook(self, name: str) -> Any:
+    def _layer_hook(self, name: str, weight: Tensor) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             self.run += 1
-            if not isinstance(module.weight, Tensor):
-                raise ValueError(f"A layer must have a weight. Received {name!r}, a {type(module).__name__}.")
-            self._take(name, WEIGHT, module.weight)
+            self._take(name, WEIGHT, weight)
 
+        self.wanted.add(name)
         return hook
 
     def before(self, label: str, name: str) -> None:
@@ -126,18 +136,23 @@ class _Tap:
             return output.clone()
 
         self._module(name).register_forward_hook(hook)
+        self.wanted.add(name)
 
-    def measure(self, images: Tensor, labels: Tensor, names: Sequence[str]) -> pd.DataFrame:
+    def _check(self) -> None:
+        ran = Counter((name, kind) for name, kind, _ in self.rows)
+        odd = self.wanted - {name for name, _ in ran} | {name for (name, _), times in ran.items() if times > 1}
+        if odd:
+            rule = "Every named module must run exactly once per forward pass."
+            raise ValueError(f"{rule} Received {', '.join(sorted(odd))}. Choose modules that do.")
+
+    def measure(self, images: Tensor, labels: Tensor) -> pd.DataFrame:
         """One forward and one backward pass -> the rows of `gradient_norms`."""
         weight = next(self.net.parameters())
         with torch.enable_grad():
             x = images.detach().to(weight, copy=True).requires_grad_()  # so that every module's output has a gradient
             loss = F.cross_entropy(self.net(x), labels.to(weight.device))
-            missing = sorted(set(names) - {name for name, _ in self.taken})
-            if missing:
-                raise ValueError(f"A name must be a module that runs. Received {', '.join(missing)}, which did not.")
-            tensors = [tensor for _, tensor in self.taken.values()]
-            gradients = torch.autograd.grad(loss, tensors, materialize_grads=True)
+            self._check()
+            gradients = torch.autograd.grad(loss, self.tensors, materialize_grads=True)
         norms = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients]).tolist()
-        rows = [(*key, depth, n) for (key, (depth, _)), n in zip(self.taken.items(), norms, strict=True)]
+        rows = [(*row, norm) for row, norm in zip(self.rows, norms, strict=True)]
         return pd.DataFrame(rows, columns=COLUMNS)

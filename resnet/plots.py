@@ -131,13 +131,15 @@ def gradient_depth(frame: pd.DataFrame, borders: dict[str, float], quantity: str
             text=rows.name.to_numpy(),
             hovertemplate="%{text}<br>depth %{x}: %{y:.3g}<extra>" + str(net) + "</extra>",
         )
-    for stage, depth in borders.items():
+    for stage, depth in list(borders.items())[1:]:  # the first one begins at the axis
         figure.add_vline(x=depth - 0.5, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
         figure.add_annotation(
             x=depth, y=1, yref="paper", text=stage, showarrow=False, xanchor="left", font={"size": 11, "color": NEUTRAL}
         )
     figure.update_xaxes(title="depth (weight layers from the input)")
-    figure.update_yaxes(title=quantity, type="log", exponentformat="power")
+    positive = frame.norm[frame.norm > 0]
+    decades = np.log10(positive.max() / positive.min()) if len(positive) else 0
+    figure.update_yaxes(title=quantity, type="log", exponentformat="power", dtick="D2" if decades < 3 else 1)
     return _base(figure, 420)
 
 
@@ -148,7 +150,7 @@ def overlay(image: np.ndarray, attribution: np.ndarray, high: float, opacity: fl
         zmin=-high if signed else 0,
         zmax=high,
         opacity=opacity,
-        colorscale="RdBu_r" if signed else "Inferno",
+        colorscale="RdBu_r" if signed else "Plasma",
         colorbar={"thickness": 10, "exponentformat": "power", "nticks": 5, "len": 1.0},
         hovertemplate="x %{x}, y %{y}: %{z:.3g}<extra></extra>",
     )
@@ -172,6 +174,12 @@ def probabilities(names: list[str], values: np.ndarray, plain: bool) -> go.Figur
     return _base(figure, 60 + 32 * len(names)).update_layout(margin_t=8)
 
 
+_STEP = {
+    "field": "step",
+    "type": "quantitative",
+    "title": "step",
+    "axis": {"format": ",d", "tickMinStep": 1, "grid": False},
+}
 _NET_COLOR = {
     "field": "kind",
     "type": "nominal",
@@ -185,9 +193,9 @@ def _curve(field: str, title: str, log: bool = False) -> dict[str, Any]:
     scale = {"type": "log"} if log else {"zero": False}
     return {
         "mark": {"type": "line", "interpolate": "linear", "strokeWidth": 2},
-        "height": 260,
+        "height": 320,
         "encoding": {
-            "x": {"field": "step", "type": "quantitative", "title": "step"},
+            "x": _STEP,
             "y": {"field": field, "type": "quantitative", "title": title, "scale": scale},
             "color": _NET_COLOR,
             "detail": {"field": "net"},
@@ -199,7 +207,7 @@ def _curve(field: str, title: str, log: bool = False) -> dict[str, Any]:
 LOSS_CHART = _curve("loss", "training loss (cross-entropy)")
 _TEST_POINTS = {
     "transform": [{"filter": "isValid(datum.test_accuracy)"}],
-    "mark": {"type": "point", "filled": True, "size": 70, "shape": "diamond"},
+    "mark": {"type": "point", "filled": True, "size": 90, "shape": "diamond", "opacity": 1},
     "encoding": {
         "y": {"field": "test_accuracy", "type": "quantitative"},
         "tooltip": [{"field": "net"}, {"field": "step"}, {"field": "test_accuracy", "format": ".2f"}],
@@ -207,7 +215,7 @@ _TEST_POINTS = {
 }
 _ACCURACY = _curve("accuracy", "accuracy (%)")
 ACCURACY_CHART = {
-    "height": 260,
+    "height": 320,
     "encoding": {name: _ACCURACY["encoding"][name] for name in ("x", "color", "detail")},
     "layer": [
         {
@@ -227,15 +235,15 @@ def heat_chart(low: int, high: int) -> dict[str, Any]:
     """
     return {
         "mark": {"type": "rect"},
-        "height": 180,
+        "height": 330,
         "encoding": {
-            "x": {"field": "step", "type": "quantitative", "title": "step", "scale": {"nice": False}},
+            "x": _STEP | {"scale": {"nice": False}},
             "x2": {"field": "step_end"},
             "y": {
                 "field": "depth",
                 "type": "ordinal",
                 "title": "layer (1 = input)",
-                "axis": {"labelOverlap": "greedy", "ticks": False},
+                "axis": {"labelOverlap": "greedy", "ticks": False, "grid": False},
             },
             "color": {
                 "field": "log10",

@@ -20,7 +20,7 @@ class NonFiniteMapError(ValueError):
 
 
 def cam(model: nn.Module, images: Tensor, target: Tensor, layer: str) -> Tensor:
-    """Grad-CAM before its ReLU, at the layer's own resolution (N, h, w): sum over channels of mean(gradient) x activation.
+    """Grad-CAM before its ReLU, at the layer's resolution (N, h, w): sum over channels of mean(gradient) x activation.
 
     Works on the model that it is given (`explain` gives it a copy); ValueError where the layer's output is no map.
     """
@@ -79,8 +79,8 @@ def explain(
 ) -> Tensor:
     """Maps (N, H, W), float32 on the model's device, of the targets' logits for images (N, C, H, W).
 
-    Works on a copy in eval mode, so that nothing in the model changes. ValueError for an unknown method, layer or target,
-    NonFiniteMapError where a map holds NaN or infinity.
+    Works on a copy in eval mode, so that nothing in the model changes. ValueError for an unknown method, layer or
+    target, NonFiniteMapError where a map holds NaN or infinity.
     """
     if method not in METHODS:
         raise ValueError(f"A method must be known. Received {method!r}. Choose {' or '.join(METHODS)}.")
@@ -94,9 +94,7 @@ def explain(
     broken = int((~maps.isfinite()).flatten(1).any(1).sum())
     if broken:
         rule = f"{chosen.title} gave NaN or infinity: the net's activations or gradients overflow on these images."
-        raise NonFiniteMapError(
-            f"{rule} Received {broken} such maps of {len(maps)}. Choose a net whose logits are finite."
-        )
+        raise NonFiniteMapError(f"{rule} Received {broken} such maps of {len(maps)}. Choose a net with finite logits.")
     return maps
 
 

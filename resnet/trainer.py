@@ -22,7 +22,7 @@ class RecipeError(ValueError):
 
 
 class DivergedError(ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss, a gradient or a weight is no longer a finite number."""
 
 
 def _one_cycle(progress: float) -> float:
@@ -61,7 +61,10 @@ class Recipe:
         for name, low, high in [*whole, ("lr", 1e-6, 10), ("momentum", 0, 0.999), ("weight_decay", 0, 1)]:
             value, kinds = getattr(self, name), int if (name, low, high) in whole else int | float
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-                raise RecipeError(f"{name} must be a number from {low:g} to {high:g}. Received {value!r}.")
+                kind = "whole number" if kinds is int else "number"
+                raise RecipeError(f"{name} must be a {kind} from {low:,} to {high:,}. Received {value!r}.")
+        if not isinstance(self.augment, bool):
+            raise RecipeError(f"augment must be true or false. Received {self.augment!r}.")
         for name, choices in [("schedule", tuple(SCHEDULES)), ("precision", ("auto", "fp32", "bf16"))]:
             if getattr(self, name) not in choices:
                 raise RecipeError(f"{name} must be one of {', '.join(choices)}. Received {getattr(self, name)!r}.")
@@ -117,7 +120,8 @@ class State:
     """What a training is at a step: the model, its momentum, the number of steps done."""
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
-        self.model, self.step = model, 0
+        # The fused SGD pairs weights and momentum by place in memory, so both get their layout here, before a load.
+        self.model, self.step = model.to(memory_format=torch.channels_last), 0
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=recipe.lr,
@@ -127,13 +131,21 @@ class State:
             fused=True,
         )
 
+    def advance(self, lr: float) -> None:
+        """One optimiser step along the gradients that the model's parameters hold."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.step += 1
+
     def tensors(self) -> dict[str, Tensor]:
-        """Weights and buffers as `model.*`, momentum as `momentum.*`, on the CPU."""
+        """A copy on the CPU: weights and buffers as `model.*`, momentum as `momentum.*`."""
         named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
                 named[f"momentum.{name}"] = buffer
-        return {name: value.detach().cpu().contiguous() for name, value in named.items()}
+        plain = torch.contiguous_format
+        return {name: value.detach().to("cpu", memory_format=plain, copy=True) for name, value in named.items()}
 
     def load(self, tensors: dict[str, Tensor], step: int) -> None:
         """Continue from what `tensors` gave at `step`. RuntimeError where the names or shapes differ."""
@@ -154,10 +166,10 @@ def _generator(*key: int) -> torch.Generator:
 def fit(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | EpochRecord | None]:
     """Train from state.step to the end: a record per step and per epoch, None between test batches.
 
-    Twins with one seed see the same batches with the same crops. Raises DivergedError where the loss is not finite.
+    Twins with one seed see the same batches with the same crops. Raises DivergedError, before the weights take
+    the step, where the loss or a gradient is not finite.
     """
     model, device = state.model, next(state.model.parameters()).device
-    model.to(memory_format=torch.channels_last)
     images, labels = data.train_images.to(device), data.train_labels.to(device)
     per_epoch = steps_per_epoch(len(images), recipe.batch)
     # A run that stopped between an epoch's last step and its test starts with that test.
@@ -170,11 +182,9 @@ def fit(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | Ep
             chosen = order[first : first + recipe.batch]
             x = _prepare(images[chosen], data, recipe.augment, (recipe.seed, 1, step))
             lr = recipe.lr_at(step, per_epoch * recipe.epochs)
-            loss, accuracy, *norms = _step(state, x, labels[chosen], lr, recipe.precision)
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"The loss became {loss} at step {step + 1}. Try a learning rate below {recipe.lr:g}."
-                )
+            loss, accuracy, *norms = _gradients(model, x, labels[chosen], recipe.precision)
+            _check_finite(loss, norms, step + 1, recipe)
+            state.advance(lr)
             clock, seconds = time.perf_counter(), time.perf_counter() - clock
             yield StepRecord(step + 1, loss, accuracy, lr, seconds, np.array(norms, np.float32))
         for result in evaluate(model, data, recipe.precision):
@@ -189,22 +199,23 @@ def _prepare(images: Tensor, data: Dataset, crop_and_flip: bool, key: tuple[int,
     return normalise(images, mean, std).contiguous(memory_format=torch.channels_last)
 
 
-def _step(state: State, x: Tensor, labels: Tensor, lr: float, precision: str) -> list[float]:
-    """One optimiser step: [loss, accuracy, norm of dL/dW per layer]."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
+def _gradients(model: nn.Module, x: Tensor, labels: Tensor, precision: str) -> list[float]:
+    """Leave dL/dW in the parameters' .grad; returns [loss, accuracy, norm of dL/dW per layer]."""
     with _autocast(x.device, precision):
-        logits = state.model(x)  # (N, classes)
+        logits = model(x)  # (N, classes)
     loss = F.cross_entropy(logits.float(), labels)
-    state.optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     loss.backward()
     accuracy = (logits.argmax(1) == labels).float().mean()
-    weights = [layer.get_parameter("weight") for layer in weight_layers(state.model).values()]
+    weights = [layer.get_parameter("weight") for layer in weight_layers(model).values()]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    values = torch.stack([loss.detach(), accuracy, *torch._foreach_norm(gradients)]).tolist()
-    state.optimizer.step()
-    state.step += 1
-    return values
+    return torch.stack([loss.detach(), accuracy, *torch._foreach_norm(gradients)]).tolist()
+
+
+def _check_finite(loss: float, norms: list[float], step: int, recipe: Recipe) -> None:
+    for what, value in [("The loss", loss), ("A gradient", sum(norms))]:
+        if not math.isfinite(value):
+            raise DivergedError(f"{what} became {value} at step {step}. Try a learning rate below {recipe.lr:g}.")
 
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -508,7 +508,7 @@ def test_available(folder: Path, monkeypatch: pytest.MonkeyPatch, shapes: Datase
             paint(folder / "pets" / name / f"{number}.png")
     (folder / "lonely" / "class").mkdir(parents=True)
     (folder / "readme.txt").write_text("")
-    assert available() == ["shapes", "cifar10", "pets", "shapes.npz", "zoo.npz"]
+    assert available() == ["shapes", "cifar10", "lonely", "pets", "shapes.npz", "zoo.npz"]
     for name in available():
         assert load_offered(name, train=2).name == name
     monkeypatch.setenv("RESNET_DATA_DIR", str(folder / "absent"))
@@ -559,11 +559,7 @@ def test_cifar10_absent_says_how_to_get_it(folder: Path) -> None:
 
 
 @pytest.fixture
-def real_cifar10() -> Dataset:
-    if not (data_folder() / "cifar10.npz").exists():
-        if os.environ.get("RESNET_REQUIRE_CIFAR10"):
-            pytest.fail(f"RESNET_REQUIRE_CIFAR10 is set, and there is no cifar10.npz in {data_folder()}")
-        pytest.skip(f"no cifar10.npz in {data_folder()}")
+def real_cifar10(cifar10: Path) -> Dataset:
     return load("cifar10")
 
 

@@ -52,7 +52,7 @@ def stage_fields(index: int) -> StageSpec:
         state.set_widgets(
             {f"build.blocks.{index}": before["blocks"], f"build.width.{index}": width, f"build.stride.{index}": 2}
         )
-    blocks, width, stride = st.columns(3)
+    blocks, width, stride = st.columns(3, wrap=False)
     return StageSpec(
         blocks.number_input(f"Stage {index + 1}: blocks", 1, MAX_BLOCKS, key=f"build.blocks.{index}"),
         width.number_input("width", 1, MAX_WIDTH, key=f"build.width.{index}", help="Channels before expansion."),
@@ -67,19 +67,21 @@ def edited() -> NetSpec:
     block = widgets.choice("Block", BLOCKS, "build.block")
     count = st.number_input("Stages", 1, 8, key="build.stages")
     stages = tuple(stage_fields(index) for index in range(count))
-    stem = widgets.choice("Stem", STEMS, "build.stem", "7x7 has stride 2 and a max-pool after it.")
-    left, right = st.columns(2)
-    stem_width = left.number_input("Stem width", 1, MAX_WIDTH, key="build.stem_width")
-    size = right.number_input("Image size (pixels)", 8, 1024, key="build.image_size")
-    classes = left.number_input("Classes", 2, 100_000, key="build.classes")
-    channels = right.number_input("Input channels", 1, 64, key="build.in_channels")
-    norm = widgets.choice("Norm", NORMS, "build.norm")
-    zero_init = st.toggle("Zero-init", key="build.zero_init", help=ZERO_INIT_HELP)
-    stride_on = spec_stride_on(block)
+    left, right = st.columns(2, wrap=False)
+    size = left.number_input("Image size (pixels)", 8, 1024, key="build.image_size")
+    classes = right.number_input("Classes", 2, 100_000, key="build.classes")
+    with st.expander("Stem, norm and input"):
+        stem = widgets.choice("Stem", STEMS, "build.stem", "7x7 has stride 2 and a max-pool after it.")
+        left, right = st.columns(2, wrap=False)
+        stem_width = left.number_input("Stem width", 1, MAX_WIDTH, key="build.stem_width")
+        channels = right.number_input("Input channels", 1, 64, key="build.in_channels")
+        norm = widgets.choice("Norm", NORMS, "build.norm")
+        zero_init = st.toggle("Zero-init", key="build.zero_init", help=ZERO_INIT_HELP)
+        stride_on = stride_field(block)
     return NetSpec(stages, block, shortcut, stem, stem_width, stride_on, norm, zero_init, channels, classes, size)
 
 
-def spec_stride_on(block: str) -> str:
+def stride_field(block: str) -> str:
     """Where a bottleneck strides; asked only where there is one."""
     if block != "bottleneck":
         return "3x3"

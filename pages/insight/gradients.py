@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -65,11 +66,18 @@ def reading(frame: pd.DataFrame, kind: str) -> str:
     """One sentence with the fitted factor of each net."""
     words = []
     for net, rows in frame.groupby("net", sort=False):
-        factor = fit_factor(rows.depth, rows.norm)
-        verb = "grows" if factor > 1 else "shrinks"
-        ratio = f", {end_ratio(rows.norm):,.3g} from the last to the first" if kind == OUTPUT else ""
-        words.append(f"in {net} it {verb} {factor if factor > 1 else 1 / factor:.3f}x per layer{ratio}")
-    return f"Going back towards the input (right to left), {'; '.join(words)} (least-squares fit to the log)."
+        drawn = rows[(rows.norm > 0) & np.isfinite(rows.norm)]
+        zeros = f" ({len(rows) - len(drawn)} of {len(rows)} are 0 and have no place on a log axis)"
+        if len(drawn) < 2:
+            words.append(f"in {net} there is nothing to fit{zeros}")
+            continue
+        factor = fit_factor(drawn.depth, drawn.norm)
+        change = f"grows {factor:.3f}x" if factor > 1 else f"shrinks {1 / factor:.3f}x"
+        ratio = f", {end_ratio(drawn.norm):,.3g}x from the last to the first" if kind == OUTPUT else ""
+        words.append(f"in {net} it {change} per layer{ratio}{zeros if len(drawn) < len(rows) else ''}")
+    return (
+        f"Going back towards the input (right to left), {'; '.join(words)}. Factors are least-squares fits to the log."
+    )
 
 
 def show(frame: pd.DataFrame, where: str) -> None:

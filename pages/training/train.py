@@ -1,6 +1,7 @@
 """Train: start nets beside their plain twins, and watch, pause, resume or delete runs."""
 
 import dataclasses
+import hashlib
 import secrets
 import time
 
@@ -43,12 +44,12 @@ def download() -> None:
 
 def recipe_fields(info: DataInfo) -> tuple[Recipe, int, int, str]:
     """The recipe, the number of training images, the image size, the device."""
-    left, right = st.columns(2)
+    left, right = st.columns(2, wrap=False)
     epochs = left.number_input("Epochs", 1, 1000, 5, key="train.epochs", persist_state="session")
     batch = right.number_input("Batch", 2, 4096, 128, key="train.batch", persist_state="session")
     rate = left.number_input("Learning rate", 1e-6, 10.0, 0.1, 0.05, "%.3g", key="train.lr", persist_state="session")
     images = right.number_input("Training images", 2, info.train_images, info.train_images, key=f"train.n.{info.name}")
-    with st.expander("More options"):
+    with st.popover("More options", width="stretch"):
         schedule = widgets.choice("Schedule", SCHEDULES, "train.schedule", "one-cycle warms up and then falls to 0.")
         size = st.number_input("Image size (pixels)", 8, 256, min(256, info.size), key=f"train.size.{info.name}")
         decay = st.number_input(
@@ -120,12 +121,12 @@ def run_list() -> None:
         "test accuracy": st.column_config.NumberColumn(format="%.1f %%"),
         "started": st.column_config.DatetimeColumn(format="calendar"),
     }
-    chosen = st.dataframe(
-        run_table(found), hide_index=True, column_config=config, on_select="rerun", key="train.runs", height="content"
-    )
-    picked = [found[row] for row in chosen.selection.rows if row < len(found)]
+    ids = [run.id for run in found]
+    # Ticks belong to rows: another list of runs is another table, so that no tick moves to another run.
+    key = "train.runs." + hashlib.sha256(" ".join(ids).encode()).hexdigest()
+    chosen = st.dataframe(run_table(found), hide_index=True, column_config=config, on_select="rerun", key=key)
     st.caption(f"Tick runs to show, download or delete them. They are kept in {runs.runs_folder()}.")
-    if picked:
+    if picked := [found[row] for row in chosen.selection.rows]:
         run_actions(picked)
 
 
@@ -138,7 +139,8 @@ def run_actions(picked: list[Run]) -> None:
             label = "Download CSV" if len(picked) == 1 else f"CSV of {run.id}"
             st.download_button(label, run.to_csv, f"{run.id}.csv", "text/csv", icon=":material/download:", key=run.id)
         with st.popover("Delete", icon=":material/delete:"):
-            st.write(f"Delete {len(picked)} run(s) with all records and weights? This cannot be undone.")
+            st.write("Delete these runs with their records and weights? This cannot be undone.")
+            st.markdown("\n".join(f"- {run.id}" for run in picked))
             if st.button("Delete for good", type="primary"):
                 for run in picked:
                     run.delete()
@@ -158,12 +160,15 @@ def shown_run() -> Run | None:
 
 
 st.title("Train")
+run = shown_run()
+group = live.group_of(run) if run else []
+going = live.active(group)
 controls, picture = st.columns([1, 2.6], gap="large")
-with controls:
+with controls, st.expander("New training", expanded=not going):
     settings(state.net())
 with picture:
-    if (run := shown_run()) is not None:
-        live.show(live.group_of(run))
+    if group:
+        live.show(group)
     else:
         st.info("No run yet. Start one: the curves and the gradients of both nets will be drawn here as they learn.")
-    run_list()
+    st.fragment(run_list, run_every=5 if going else None)()

@@ -115,7 +115,7 @@ def _curves(group: list[Run]) -> pd.DataFrame:
 
 
 def _strips(group: list[Run]) -> None:
-    frames = [heat(run.steps(), max(10, MAX_CELLS // max(1, len(run.layers)))) for run in group]
+    frames = [heat(run.steps(), min(100, max(10, MAX_CELLS // max(1, len(run.layers))))) for run in group]
     values = np.concatenate([frame.log10 for frame in frames])
     if not len(values):
         return

@@ -7,6 +7,7 @@ import streamlit as st
 PAGES = Path(__file__).parent.parent
 
 st.set_page_config(page_title="ResNet Explorer", page_icon=":material/account_tree:", layout="wide")
+st.html("<style>.stMainBlockContainer { padding-top: 4rem }</style>")  # the default leaves 6rem empty
 page = st.navigation(
     [
         st.Page(PAGES / "start/home.py", title="Start", icon=":material/home:", default=True),

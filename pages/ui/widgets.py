@@ -70,11 +70,19 @@ def figures(spec: NetSpec) -> None:
         ("MACs per image", own.macs, twin.macs, "Multiply-adds of convolutions and linear layers, nothing else."),
         ("FLOPs per image", own.flops, twin.flops, "2 x MACs: a multiply-add counts as two operations."),
     ]
-    quiet = {"delta_color": "off", "delta_arrow": "off", "border": True, "width": "content"}
     with st.container(horizontal=True):
         for label, value, twin_value, help_text in entries:
             note = None if spec.plain else f"{name}: {twin_value:,}"
-            st.metric(label, f"{value:,}", note, help=help_text, **quiet)
+            st.metric(
+                label,
+                f"{value:,}",
+                note,
+                delta_color="off",
+                delta_arrow="off",
+                help=help_text,
+                border=True,
+                width="content",
+            )
 
 
 def diagram(spec: NetSpec, key: str) -> None:

@@ -1,0 +1,301 @@
+"""Every page in Streamlit's test runner: it opens, follows its controls, and answers bad input in a sentence."""
+
+import dataclasses
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from resnet import runs
+from resnet.profiler import profile
+from resnet.runs import Job, Run
+from resnet.saliency import METHODS
+from resnet.shapes import SHAPES
+from resnet.spec import PRESETS, NetSpec, StageSpec, plain_twin, to_code
+from resnet.trainer import Recipe
+from resnet.worker import work
+
+ROOT = Path(__file__).parent.parent / "pages"
+MAIN = ROOT / "ui" / "main.py"
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/*.py") if path.parent.name != "ui")
+TINY = NetSpec((StageSpec(1, 4), StageSpec(1, 8, 2)), shortcut="A", stem="3x3", stem_width=4, classes=10, image_size=32)
+
+
+@pytest.fixture(autouse=True)
+def data_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("RESNET_DATA_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs folder of a tiny residual net and its plain twin, trained for two steps on shapes."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = vars(Recipe(epochs=1, batch=32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESNET_RUNS_DIR", str(folder))
+        for net in (TINY, plain_twin(TINY)):
+            run = runs.create(Job(net, "shapes", recipe, train_images=64, group="pair"))
+            assert work(run.path).state == "finished"
+    return folder
+
+
+@pytest.fixture
+def pair(trained: Path) -> list[Run]:
+    """The residual and the plain run in this test's own runs folder."""
+    shutil.copytree(trained, runs.runs_folder())
+    return sorted(runs.all_runs(), key=lambda run: run.job.net.plain)
+
+
+def open_page(page: str, **address: str) -> AppTest:
+    app = AppTest.from_file(str(MAIN), default_timeout=120).run()
+    for name, value in address.items():
+        app.query_params[name] = value
+    app.switch_page(f"../{page}").run()
+    return fine(app)
+
+
+def fine(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception[0].value
+    return app
+
+
+def address(app: AppTest, name: str = "net") -> str:
+    """What the address holds under that name; AppTest gives a string or a list of one."""
+    value = app.query_params[name]
+    return value if isinstance(value, str) else value[0]
+
+
+def texts(app: AppTest) -> str:
+    """All that the page says in boxes and captions."""
+    kinds = (app.error, app.warning, app.info, app.caption, app.markdown, app.subheader)
+    return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def field(app: AppTest, kind: str, key: str):
+    """The widget with that key, among those of one kind."""
+    return next(widget for widget in app.get(kind) if widget.key and widget.key.startswith(key))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_opens_with_nothing_there(page: str) -> None:
+    app = open_page(page)
+    assert app.title
+    assert not app.error
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_opens_with_trained_runs(page: str, pair: list[Run]) -> None:
+    assert not open_page(page).error
+
+
+@pytest.mark.parametrize("code", ["ResNet-20~stages.x", "../../etc", "ResNet-20~classes.99999999999", "", "🦊" * 500])
+@pytest.mark.parametrize("page", ["design/build.py", "training/train.py", "insight/gradients.py"])
+def test_a_net_in_the_address_that_is_none_is_told(page: str, code: str) -> None:
+    app = open_page(page, net=code)
+    assert "The net in the address cannot be built" in texts(app)
+    assert address(app) == "ResNet-20"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_build_shows_a_preset_and_its_twin(name: str) -> None:
+    app = open_page("design/build.py")
+    field(app, "selectbox", "build.preset").set_value(name).run()
+    figures = {metric.label: metric for metric in fine(app).metric}
+    own, twin = profile(PRESETS[name]), profile(plain_twin(PRESETS[name]))
+    assert figures["Parameters"].value == f"{own.params:,}"
+    assert figures["MACs per image"].value == f"{own.macs:,}"
+    assert figures["FLOPs per image"].value == f"{2 * own.macs:,}"
+    assert figures["MACs per image"].delta.endswith(f"{twin.macs:,}")
+    assert address(app) == to_code(PRESETS[name])
+
+
+def test_build_keeps_the_last_valid_net_and_names_the_rule() -> None:
+    app = open_page("design/build.py")
+    field(app, "number_input", "build.width.2").set_value(8).run()
+    assert "Shortcut A pads" in fine(app).error[0].value
+    assert address(app) == "ResNet-20"
+    field(app, "button_group", "build.shortcut").set_value("B").run()
+    assert not fine(app).error
+    assert "8s2" in address(app)
+
+
+def test_build_edits_follow_one_another() -> None:
+    app = open_page("design/build.py", net="ResNet-56")
+    for blocks in (10, 11, 12):
+        field(app, "number_input", "build.blocks.0").set_value(blocks).run()
+        assert f"{blocks}x16s1" in address(fine(app))
+    field(app, "number_input", "build.stages").set_value(4).run()
+    assert address(fine(app)).endswith("9x64s2-9x128s2")
+    for view in ("Layers", "Costs by stage", "Stages"):
+        field(app, "button_group", "build.view").set_value(view).run()
+        fine(app)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs that the page starts, without their processes."""
+    found: list[Run] = []
+    monkeypatch.setattr(runs, "start", found.append)
+    return found
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    next(button for button in app.button if button.label == label).click().run()
+    return fine(app)
+
+
+def test_train_starts_both_twins(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    field(app, "number_input", "train.epochs").set_value(2).run()
+    field(app, "number_input", "train.n.").set_value(100).run()
+    press(app, "Start training")
+    residual, plain = started
+    assert residual.job.net == TINY
+    assert plain.job == dataclasses.replace(residual.job, net=plain_twin(TINY))
+    assert (residual.job.recipe["epochs"], residual.job.train_images) == (2, 100)
+    assert address(app, "run") == residual.id
+
+
+def test_train_alone(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    field(app, "toggle", "train.twin").set_value(False).run()
+    press(app, "Start training")
+    assert [run.job.net for run in started] == [TINY]
+
+
+def save_npz(path: Path, **changes: np.ndarray | None) -> None:
+    arrays: dict[str, np.ndarray | None] = {
+        "train_images": np.zeros((20, 16, 16, 3), np.uint8),
+        "train_labels": np.arange(20, dtype=np.uint8) % 4,
+        "test_images": np.zeros((8, 16, 16, 3), np.uint8),
+        "test_labels": np.arange(8, dtype=np.uint8) % 4,
+    }
+    np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})
+
+
+def test_train_fits_the_net_to_the_data(data_of_its_own: Path, started: list[Run]) -> None:
+    save_npz(data_of_its_own / "mine.npz")
+    app = open_page("training/train.py")
+    field(app, "selectbox", "train.data").set_value("mine.npz").run()
+    assert "20 training and 8 test images, 4 classes" in texts(fine(app))
+    press(app, "Start training")
+    assert (started[0].job.net.classes, started[0].job.net.image_size) == (4, 16)
+
+
+def test_train_says_what_is_wrong_with_the_data(data_of_its_own: Path) -> None:
+    save_npz(data_of_its_own / "floats.npz", train_images=np.zeros((20, 16, 16, 3), np.float32))
+    save_npz(data_of_its_own / "short.npz", test_labels=None)
+    (data_of_its_own / "text.npz").write_text("not an archive")
+    (data_of_its_own / "one class" / "cat").mkdir(parents=True)
+    PHOTO.save(data_of_its_own / "one class" / "cat" / "a.png")
+    app = open_page("training/train.py")
+    offered = [name for name in field(app, "selectbox", "train.data").options if "shapes" not in name]
+    assert {"floats.npz", "short.npz", "text.npz", "CIFAR-10"} <= set(offered)
+    for name in ("floats.npz", "short.npz", "text.npz", "one class", "cifar10"):
+        field(app, "selectbox", "train.data").set_value(name).run()
+        assert len(fine(app).warning) == 1, name
+        assert len(app.warning[0].value) > 30
+        assert not [button for button in app.button if button.label == "Start training"]
+    assert [button for button in app.button if button.label.startswith("Download CIFAR-10")]
+
+
+@pytest.mark.parametrize("run_id", ["../../etc/passwd", "nothing", "%00", "a" * 5000, "/"])
+def test_train_refuses_a_run_that_is_none(run_id: str) -> None:
+    assert "There is no run named" in texts(open_page("training/train.py", run=run_id))
+
+
+def test_train_shows_the_run_in_the_address(pair: list[Run]) -> None:
+    said = texts(open_page("training/train.py", run=pair[1].id))
+    assert "Gradient norms of" in said
+    assert said.count("finished") == 2
+
+
+@pytest.mark.parametrize("torn", ["status.json", "steps.bin", "epochs.jsonl", "info.json"])
+def test_train_survives_a_damaged_run(pair: list[Run], torn: str) -> None:
+    (pair[0].path / torn).write_bytes(b"\x00{")
+    open_page("training/train.py", run=pair[0].id)
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_gradients_of_both_norms(norm: str) -> None:
+    app = open_page("insight/gradients.py", net=to_code(TINY))
+    field(app, "button_group", "gradients.norm").set_value(norm).run()
+    captions = "\n".join(caption.value for caption in fine(app).caption)
+    assert captions.count("per layer") == 4  # two nets in each of two figures
+
+
+def test_gradients_with_zero_init() -> None:
+    app = open_page("insight/gradients.py", net=to_code(TINY))
+    field(app, "toggle", "gradients.zero").set_value(True).run()
+    fine(app)
+
+
+def test_gradients_after_training(pair: list[Run]) -> None:
+    app = open_page("insight/gradients.py")
+    field(app, "button_group", "gradients.when").set_value("after training").run()
+    assert "after training, on one batch" in texts(fine(app))
+
+
+def test_saliency_offers_to_train_a_pair(started: list[Run]) -> None:
+    app = open_page("insight/saliency.py")
+    assert "no trained pair" in texts(app)
+    press(app, "Train a small pair on drawn shapes (about a minute)")
+    assert [run.job.net.plain for run in started] == [False, True]
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def upload(app: AppTest, name: str, content: bytes) -> AppTest:
+    app.file_uploader[0].set_value((name, content, "image/png")).run()
+    return fine(app)
+
+
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("text.png", b"just words", "not a PNG, JPEG or WebP"),
+        ("empty.jpg", b"", "empty"),
+        ("cut.jpg", encoded(PHOTO, "JPEG")[:700], "damaged or cut off"),
+        ("huge.png", encoded(Image.new("1", (30_000, 30_000)), "PNG"), "30,000 x 30,000"),
+        ("tiny.png", encoded(PHOTO.resize((4, 4)), "PNG"), "at least 8 x 8"),
+        ("moving.gif", encoded(PHOTO, "GIF"), "not a PNG, JPEG or WebP"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
+)
+def test_saliency_says_what_is_wrong_with_a_photo(pair: list[Run], name: str, content: bytes, words: str) -> None:
+    app = upload(open_page("insight/saliency.py"), name, content)
+    assert words in app.error[0].value
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+@pytest.mark.parametrize("method", METHODS)
+def test_saliency_explains_a_photo_with_both_nets(pair: list[Run], method: str, mode: str) -> None:
+    app = upload(open_page("insight/saliency.py"), "photo.jpg", encoded(PHOTO.convert(mode), "JPEG"))
+    field(app, "button_group", "saliency.method").set_value(method).run()
+    captions = [caption.value for caption in fine(app).caption]
+    assert sum(caption.startswith(f"{METHODS[method].title} for the logit of") for caption in captions) == 2
+    assert not app.error
+
+
+def test_saliency_of_a_sample_by_layer_and_class(pair: list[Run]) -> None:
+    app = open_page("insight/saliency.py")
+    field(app, "button_group", "saliency.kind").set_value("Sample").run()
+    field(app, "slider", "saliency.sample").set_value(3).run()
+    field(app, "selectbox", "saliency.layer").set_value("layer1.0").run()
+    target = next(box for box in app.selectbox if box.label == "Class to explain")
+    target.set_value(7).run()
+    assert texts(fine(app)).count(f"logit of “{list(SHAPES)[7]}”") == 2

@@ -1,0 +1,324 @@
+"""The training loop against hand-written references, and its exactness: seeds, twins, resumes, divergence."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnet.data import Dataset, augment, load, normalise
+from resnet.model import ResNet, build, weight_layers
+from resnet.spec import NetSpec, StageSpec, cifar, plain_twin
+from resnet.trainer import (
+    DivergedError,
+    EpochRecord,
+    Recipe,
+    RecipeError,
+    State,
+    StepRecord,
+    _generator,
+    _prepare,
+    evaluate,
+    fit,
+    pick_precision,
+    steps_per_epoch,
+)
+
+TINY = dataclasses.replace(
+    cifar(8), stages=(StageSpec(1, 4, 1), StageSpec(1, 8, 2)), stem_width=4, classes=3, image_size=8
+)
+RECIPE = Recipe(epochs=2, batch=8, seed=3, precision="fp32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def noise() -> Dataset:
+    """26 training images: 3 batches of 8 and a rest; 503 test images: one batch of 500 and a last one of 3."""
+    draw = torch.Generator().manual_seed(0)
+
+    def images(count: int) -> tuple[Tensor, Tensor]:
+        pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=draw, dtype=torch.uint8)
+        return pixels, torch.randint(0, 3, (count,), generator=draw)
+
+    return Dataset("noise", *images(26), *images(503), ("a", "b", "c"))
+
+
+def run(data: Dataset, recipe: Recipe = RECIPE, net: NetSpec = TINY) -> tuple[list, dict[str, Tensor]]:
+    state = State(build(net, recipe.seed), recipe)
+    return figures(fit(state, data, recipe)), state.tensors()
+
+
+def figures(records: Iterator) -> list:
+    """All that a record holds but its time, comparable with ==."""
+    return [
+        tuple(
+            value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(record).items()
+            if name != "seconds"
+        )
+        for record in records
+        if record is not None
+    ]
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_records_are_a_step_each_and_a_test_after_each_epoch(noise: Dataset) -> None:
+    records = [r for r in fit(State(build(TINY), RECIPE), noise, RECIPE) if r is not None]
+    assert [(type(r), r.step) for r in records] == [
+        *[(StepRecord, 1), (StepRecord, 2), (StepRecord, 3), (EpochRecord, 3)],
+        *[(StepRecord, 4), (StepRecord, 5), (StepRecord, 6), (EpochRecord, 6)],
+    ]
+    assert [r.epoch for r in records if isinstance(r, EpochRecord)] == [1, 2]
+    layers = weight_layers(build(TINY))
+    assert all(r.seconds > 0 and r.norms.shape == (len(layers),) for r in records if isinstance(r, StepRecord))
+
+
+@pytest.mark.parametrize(("momentum", "decay", "schedule"), [(0.9, 0.01, "one-cycle"), (0.0, 0.0, "constant")])
+def test_steps_equal_sgd_written_by_hand(noise: Dataset, momentum: float, decay: float, schedule: str) -> None:
+    recipe = dataclasses.replace(RECIPE, momentum=momentum, weight_decay=decay, schedule=schedule, lr=0.05)
+    _, trained = run(noise, recipe)
+    model = build(TINY, recipe.seed)
+    velocity: dict[str, Tensor] = {}
+    model.train()
+    for step in range(6):
+        order = torch.randperm(26, generator=_generator(recipe.seed, 0, step // 3))
+        chosen = order[step % 3 * 8 :][:8]
+        fill = (noise.mean * 255).round().to(torch.uint8)
+        images = augment(noise.train_images[chosen], _generator(recipe.seed, 1, step), fill=fill)
+        loss = F.cross_entropy(model(normalise(images, noise.mean, noise.std)), noise.train_labels[chosen])
+        names, weights = zip(*model.named_parameters(), strict=True)
+        progress = (step + 0.5) / 6
+        lr = 0.05 if schedule == "constant" else 0.05 * min(progress / 0.25, (1 - progress) / 0.75)
+        for name, weight, slope in zip(names, weights, torch.autograd.grad(loss, weights), strict=True):
+            g = slope + decay * weight.detach()
+            velocity[name] = momentum * velocity[name] + g if name in velocity else g.clone()
+            weight.data -= lr * (g + momentum * velocity[name])  # Sutskever 2013's Nesterov as PyTorch writes it
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(trained[f"model.{name}"], value, rtol=2e-4, atol=2e-5, msg=name)
+
+
+def test_one_cycle_rises_to_lr_at_a_quarter_and_falls_to_0() -> None:
+    rates = [Recipe(lr=0.4).lr_at(step, 1000) for step in range(1000)]
+    assert 0 < rates[0] < 0.001
+    assert 0 < rates[-1] < 0.001
+    assert max(rates) == pytest.approx(0.4, rel=0.003)
+    assert rates.index(max(rates)) in (249, 250)
+    assert rates[124] == pytest.approx(0.4 * 0.1245 / 0.25)
+    assert rates[624] == pytest.approx(0.4 * (1 - 0.6245) / 0.75)
+    assert 0 < Recipe().lr_at(0, 1) <= 0.1
+
+
+def test_steps_drops_tenfold_at_32k_and_48k_of_64k() -> None:
+    recipe = Recipe(schedule="steps", lr=0.1)
+    rates = [recipe.lr_at(step, 64_000) for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_constant_is_constant() -> None:
+    assert {Recipe(schedule="constant", lr=0.3).lr_at(step, 7) for step in range(7)} == {0.3}
+
+
+class Spy(nn.Module):
+    """Keeps what the model receives in train mode."""
+
+    def __init__(self, model: ResNet) -> None:
+        super().__init__()
+        self.model, self.seen = model, []  # type: ignore[var-annotated]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen.append(x.clone())
+        return self.model(x)
+
+
+def received(data: Dataset, recipe: Recipe, net: NetSpec) -> list[Tensor]:
+    spy = Spy(build(net, recipe.seed))
+    list(fit(State(spy, recipe), data, recipe))
+    return spy.seen
+
+
+def test_twins_receive_the_same_images_and_another_seed_does_not(noise: Dataset) -> None:
+    residual, plain = received(noise, RECIPE, TINY), received(noise, RECIPE, plain_twin(TINY))
+    other = received(noise, dataclasses.replace(RECIPE, seed=4), TINY)
+    assert len(residual) == len(plain) == 6
+    assert all(torch.equal(a, b) for a, b in zip(residual, plain, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(residual, other, strict=True))
+
+
+def test_an_epoch_shows_no_image_twice_and_epochs_differ(noise: Dataset) -> None:
+    seen = received(noise, dataclasses.replace(RECIPE, augment=False), TINY)
+    epochs = [{tuple(image.flatten().tolist()) for batch in part for image in batch} for part in (seen[:3], seen[3:])]
+    assert [len(epoch) for epoch in epochs] == [24, 24]
+    assert not torch.equal(seen[0], seen[3])
+
+
+def test_one_seed_gives_one_run_and_another_seed_another(noise: Dataset) -> None:
+    (records, weights), (again, weights_again) = run(noise), run(noise)
+    assert records == again
+    assert same(weights, weights_again)
+    other, other_weights = run(noise, dataclasses.replace(RECIPE, seed=4))
+    assert records != other
+    assert not same(weights, other_weights)
+
+
+@pytest.mark.parametrize("net", [TINY, plain_twin(TINY)], ids=["residual", "plain"])
+def test_a_resume_at_any_step_is_exact(noise: Dataset, net: NetSpec) -> None:
+    records, weights = run(noise, net=net)
+    first, saved = State(build(net, RECIPE.seed), RECIPE), {}
+    saved[0] = first.tensors()
+    for record in fit(first, noise, RECIPE):
+        if isinstance(record, StepRecord):
+            saved[record.step] = first.tensors()
+    assert len(saved) == 7
+    for step, tensors in saved.items():
+        state = State(build(net, seed=99), RECIPE)
+        state.load(tensors, step)
+        rest = figures(fit(state, noise, RECIPE))
+        assert rest == records[len(records) - len(rest) :], step
+        assert len(rest) == {0: 8, 1: 7, 2: 6, 3: 5, 4: 3, 5: 2, 6: 1}[step]  # at 3 and 6 the epoch's test comes first
+        assert same(state.tensors(), weights), step
+
+
+def test_tensors_are_a_copy(noise: Dataset) -> None:
+    state = State(build(TINY), RECIPE)
+    before = state.tensors()
+    kept = {name: value.clone() for name, value in before.items()}
+    list(fit(state, noise, RECIPE))
+    assert same(before, kept)
+    assert all(value.is_contiguous() for value in state.tensors().values())
+
+
+def test_load_refuses_the_weights_of_another_net(noise: Dataset) -> None:
+    wider = dataclasses.replace(TINY, stem_width=8, stages=(StageSpec(1, 8, 1), StageSpec(1, 8, 2)))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        State(build(TINY), RECIPE).load(State(build(wider), RECIPE).tensors(), 0)
+
+
+def test_recorded_norms_are_those_of_autograd(noise: Dataset) -> None:
+    record = next(fit(State(build(TINY, 3), RECIPE), noise, RECIPE))
+    assert isinstance(record, StepRecord)
+    model = build(TINY, 3).train()
+    order = torch.randperm(26, generator=_generator(3, 0, 0))[:8]
+    x = _prepare(noise.train_images[order], noise, True, (3, 1, 0))
+    loss = F.cross_entropy(model(x), noise.train_labels[order])
+    weights = [layer.weight for layer in weight_layers(model).values()]
+    norms = [g.norm().item() for g in torch.autograd.grad(loss, weights)]  # type: ignore[arg-type]
+    np.testing.assert_allclose(record.norms, norms, rtol=1e-4)
+    assert record.loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_evaluate_equals_a_plain_loop_and_leaves_the_statistics_alone(noise: Dataset) -> None:
+    model = build(TINY, 3)
+    state = State(model, RECIPE)
+    list(fit(state, noise, RECIPE))
+    before = state.tensors()
+    *pauses, result = evaluate(model.train(), noise)
+    assert pauses == [None, None]
+    assert same(before, state.tensors())
+    losses, hits = [], []
+    model.eval()
+    for image, label in zip(noise.test_images, noise.test_labels, strict=True):
+        with torch.no_grad():
+            logits = model(normalise(image[None], noise.mean, noise.std))[0].double()
+        losses.append((logits.logsumexp(0) - logits[label]).item())
+        hits.append(logits.argmax().item() == label.item())
+    assert result == pytest.approx((sum(losses) / 503, sum(hits) / 503), rel=1e-5)
+
+
+class Breaks(nn.Module):
+    """A model whose loss (or gradient alone) is not finite from its third batch on."""
+
+    def __init__(self, only_gradient: bool) -> None:
+        super().__init__()
+        self.fc, self.calls, self.only_gradient = nn.Linear(192, 3), 0, only_gradient
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        logits = self.fc(x.flatten(1))
+        if self.calls < 3:
+            return logits
+        return logits + (logits * 0).abs().sqrt() if self.only_gradient else logits * torch.nan  # sqrt'(0) = inf
+
+
+@pytest.mark.parametrize("only_gradient", [False, True])
+def test_divergence_is_told_with_step_and_advice_before_the_weights_take_it(
+    noise: Dataset, only_gradient: bool
+) -> None:
+    state = State(Breaks(only_gradient), RECIPE)
+    what = "A gradient" if only_gradient else "The loss"
+    with pytest.raises(DivergedError, match=rf"{what} became nan at step 3\. Try a learning rate below 0\.1\."):
+        list(fit(state, noise, RECIPE))
+    assert state.step == 2
+    assert all(value.isfinite().all() for value in state.tensors().values())
+
+
+WRONG: dict[str, tuple] = {
+    "epochs": (0, 1001, 1.5, "3", True, None),
+    "batch": (1, 4097, 8.0),
+    "lr": (0, -0.1, 11, math.nan, math.inf, "0.1", None, True),
+    "momentum": (-0.1, 1.0, math.nan),
+    "weight_decay": (-1e-9, 2),
+    "seed": (-1, 2**31 + 1, 0.0),
+    "schedule": ("cosine", "", None, []),
+    "precision": ("fp16", None),
+    "augment": ("no", 1, None),
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
+def test_a_recipe_out_of_range_is_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(RecipeError, match=rf"^{field} must be .*\. Received .*\.$"):
+        Recipe(**{field: value})  # type: ignore[arg-type]
+
+
+def test_the_bounds_of_a_recipe_are_allowed() -> None:
+    Recipe(epochs=1, batch=2, lr=1e-6, momentum=0, weight_decay=0, seed=0)
+    Recipe(epochs=1000, batch=4096, lr=10, momentum=0.999, weight_decay=1, seed=2**31)
+
+
+@pytest.mark.parametrize(("images", "batch", "steps"), [(26, 8, 3), (24, 8, 3), (7, 8, 1), (50_000, 128, 390)])
+def test_steps_per_epoch(images: int, batch: int, steps: int) -> None:
+    assert steps_per_epoch(images, batch) == steps
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_auto_precision_follows_what_the_machine_has(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has)
+    expected = torch.bfloat16 if has else torch.float32
+    assert pick_precision("auto", "cuda") == pick_precision("auto", "cpu") == expected
+    assert pick_precision("auto", "mps") == torch.float32
+    assert pick_precision("fp32", "cuda") == torch.float32
+    assert pick_precision("bf16", "cpu") == torch.bfloat16
+
+
+def test_a_batch_larger_than_the_data_is_all_of_them(noise: Dataset) -> None:
+    records, _ = run(noise, dataclasses.replace(RECIPE, batch=64))
+    assert len(records) == 4
+
+
+def test_a_tiny_net_learns_shapes() -> None:
+    data = load("shapes", size=16, train=256)
+    data = dataclasses.replace(data, test_images=data.test_images[:200], test_labels=data.test_labels[:200])
+    net = dataclasses.replace(TINY, stages=(StageSpec(1, 8, 1), StageSpec(1, 16, 2)), stem_width=8, image_size=16)
+    net = dataclasses.replace(net, classes=data.classes)
+    recipe = Recipe(epochs=10, batch=16, lr=0.1, augment=False, precision="fp32")
+    records = list(fit(State(build(net), recipe), data, recipe))
+    losses = [r.loss for r in records if isinstance(r, StepRecord)]
+    tests = [r.test_accuracy for r in records if isinstance(r, EpochRecord)]
+    assert np.mean(losses[-16:]) < 0.7 * np.mean(losses[:16])
+    assert tests[-1] > 2 / data.classes
