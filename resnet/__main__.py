@@ -17,11 +17,10 @@ from resnet.worker import work
 
 
 def train(args: argparse.Namespace) -> int:
-    data = load(args.data, args.size, args.train)
-    spec = dataclasses.replace(
-        from_code(args.net), classes=data.classes, in_channels=data.channels, image_size=data.size
-    )
     recipe = Recipe(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)})
+    spec = from_code(args.net)
+    data = load(args.data, args.size, args.train)
+    spec = dataclasses.replace(spec, classes=data.classes, in_channels=data.channels, image_size=data.size)
     nets = [spec, plain_twin(spec)] if args.twin and not spec.plain else [spec]
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
     group = secrets.token_hex(4)

@@ -136,8 +136,8 @@ def test_every_edit_changes_the_net_and_the_address(address: str, page: Page) ->
     expect(page.get_by_text("272,474").first).to_be_visible()
     expect(page).to_have_url(re.compile("shortcut.B"))
     for blocks, params in [("4", "277,146"), ("5", "281,818")]:  # two edits of one field: none may get lost
-        page.get_by_label("Stage 1: blocks").fill(blocks)
-        page.get_by_label("Stage 1: blocks").press("Enter")
+        page.get_by_label("Stage 1 blocks").fill(blocks)
+        page.get_by_label("Stage 1 blocks").press("Enter")
         expect(page.get_by_text(params).first).to_be_visible()
     address_of_edit = page.url
     page.get_by_role("radio", name="none: plain").click()

@@ -509,8 +509,10 @@ def test_available(folder: Path, monkeypatch: pytest.MonkeyPatch, shapes: Datase
     (folder / "lonely" / "class").mkdir(parents=True)
     (folder / "readme.txt").write_text("")
     assert available() == ["shapes", "cifar10", "lonely", "pets", "shapes.npz", "zoo.npz"]
-    for name in available():
+    for name in ("shapes", "cifar10", "pets", "shapes.npz", "zoo.npz"):
         assert load_offered(name, train=2).name == name
+    with pytest.raises(DataError, match="at least two classes"):
+        load_offered("lonely")
     monkeypatch.setenv("RESNET_DATA_DIR", str(folder / "absent"))
     assert available() == list(DATASETS) == ["shapes", "cifar10"]
 

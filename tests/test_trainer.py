@@ -312,13 +312,11 @@ def test_a_batch_larger_than_the_data_is_all_of_them(noise: Dataset) -> None:
 
 
 def test_a_tiny_net_learns_shapes() -> None:
-    data = load("shapes", size=16, train=256)
-    data = dataclasses.replace(data, test_images=data.test_images[:200], test_labels=data.test_labels[:200])
-    net = dataclasses.replace(TINY, stages=(StageSpec(1, 8, 1), StageSpec(1, 16, 2)), stem_width=8, image_size=16)
-    net = dataclasses.replace(net, classes=data.classes)
-    recipe = Recipe(epochs=10, batch=16, lr=0.1, augment=False, precision="fp32")
-    records = list(fit(State(build(net), recipe), data, recipe))
-    losses = [r.loss for r in records if isinstance(r, StepRecord)]
-    tests = [r.test_accuracy for r in records if isinstance(r, EpochRecord)]
-    assert np.mean(losses[-16:]) < 0.7 * np.mean(losses[:16])
-    assert tests[-1] > 2 / data.classes
+    data = load("shapes", size=16, train=128)
+    data = dataclasses.replace(data, test_images=data.test_images[:50], test_labels=data.test_labels[:50])
+    stages = (StageSpec(1, 16, 1), StageSpec(1, 32, 2))
+    net = dataclasses.replace(TINY, stages=stages, stem_width=16, image_size=16, classes=data.classes)
+    recipe = Recipe(epochs=20, batch=16, lr=0.05, augment=False, precision="fp32")
+    losses = [r.loss for r in fit(State(build(net), recipe), data, recipe) if isinstance(r, StepRecord)]
+    assert np.mean(losses[:8]) == pytest.approx(np.log(data.classes), abs=0.3)  # chance
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])

@@ -54,7 +54,7 @@ def stage_fields(index: int) -> StageSpec:
         )
     blocks, width, stride = st.columns(3, wrap=False)
     return StageSpec(
-        blocks.number_input(f"Stage {index + 1}: blocks", 1, MAX_BLOCKS, key=f"build.blocks.{index}"),
+        blocks.number_input(f"Stage {index + 1} blocks", 1, MAX_BLOCKS, key=f"build.blocks.{index}"),
         width.number_input("width", 1, MAX_WIDTH, key=f"build.width.{index}", help="Channels before expansion."),
         stride.number_input("stride", 1, 4, key=f"build.stride.{index}", help="Of the stage's first block."),
     )
@@ -66,7 +66,8 @@ def edited() -> NetSpec:
     shortcut = widgets.choice("Shortcuts", SHORTCUTS, "build.shortcut", labels=SHORTCUT_LABELS)
     block = widgets.choice("Block", BLOCKS, "build.block")
     count = st.number_input("Stages", 1, 8, key="build.stages")
-    stages = tuple(stage_fields(index) for index in range(count))
+    with st.container(key="narrow-stages"):  # three fields side by side on a phone too
+        stages = tuple(stage_fields(index) for index in range(count))
     left, right = st.columns(2, wrap=False)
     size = left.number_input("Image size (pixels)", 8, 1024, key="build.image_size")
     classes = right.number_input("Classes", 2, 100_000, key="build.classes")
@@ -108,7 +109,9 @@ def show_net(spec: NetSpec) -> None:
     if view == "Stages" and not spec.plain:
         table = table.assign(twin_params=twin.stages().params, twin_macs=twin.stages().macs)
     st.dataframe(table, hide_index=True, column_config=columns(plain_twin(spec).name), key=f"build.table.{view}")
-    st.caption(f"Look at how each stage halves the map and doubles the channels. {note}")
+    st.caption(
+        f"Follow the output down the table: compare where the map is large with where parameters and MACs are. {note}"
+    )
     st.download_button("Download this table", table.to_csv(index=False), f"{spec.name} {view.lower()}.csv", "text/csv")
 
 

@@ -5,9 +5,13 @@ from pathlib import Path
 import streamlit as st
 
 PAGES = Path(__file__).parent.parent
+STYLE = """<style>
+.stMainBlockContainer { padding-top: 4rem }  /* the default leaves 6rem empty */
+.st-key-narrow-stages .stColumn { min-width: 0 }
+</style>"""
 
 st.set_page_config(page_title="ResNet Explorer", page_icon=":material/account_tree:", layout="wide")
-st.html("<style>.stMainBlockContainer { padding-top: 4rem }</style>")  # the default leaves 6rem empty
+st.html(STYLE)
 page = st.navigation(
     [
         st.Page(PAGES / "start/home.py", title="Start", icon=":material/home:", default=True),

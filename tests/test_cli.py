@@ -1,0 +1,131 @@
+"""`python -m resnet` as a person types it: exit codes, sentences instead of tracebacks, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet import runs
+from resnet.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+TINY = "ResNet-20~stages.1x4s1-1x8s2~stem_width.4"
+TRAIN = ["train", "--net", TINY, "--data", "tiny.npz", "--batch", "8", "--device", "cpu", "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Holds tiny.npz: 64 training and 40 test images of 8 pixels, 3 classes."""
+    draw, fields = np.random.default_rng(0), {}
+    for part, count in (("train", 64), ("test", 40)):
+        fields[f"{part}_images"] = draw.integers(0, 256, (count, 8, 8, 3), np.uint8)
+        fields[f"{part}_labels"] = np.arange(count) % 3
+    folder = tmp_path / "data"
+    folder.mkdir()
+    np.savez(folder / "tiny.npz", **fields)  # type: ignore[arg-type]
+    monkeypatch.setenv("RESNET_DATA_DIR", str(folder))
+    return folder
+
+
+def test_profile_prints_the_published_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "ResNet-20"]) == 0
+    out = capsys.readouterr().out
+    assert "269,722 params, 40,551,040 MACs" in out
+    assert "81,102,080 FLOPs" in out
+
+
+WRONG = {
+    "net": (["profile", "VGG-3"], "A net's name starts with a preset. Received 'VGG-3'."),
+    "depth": (["profile", "ResNet-21"], "A net's name starts with a preset. Received 'ResNet-21'."),
+    "net to train": (["train", "--net", "nonsense"], "A net's name starts with a preset."),
+    "data": (["train", "--data", "nonsense"], "There is no data set 'nonsense'."),
+    "no images": ([*TRAIN, "--train", "0"], "At least one training image is needed, not 0."),
+    "size": ([*TRAIN, "--size", "3"], "Pictures are 8 to 1,024 pixels wide and high, not 3."),
+    "rate": ([*TRAIN, "--lr", "99"], "lr must be a number from 1e-06 to 10. Received 99.0."),
+    "schedule": ([*TRAIN, "--schedule", "cosine"], "schedule must be one of one-cycle, steps, constant."),
+    "run": (["resume", "../../etc"], "There is no run named '../../etc' in the runs folder."),
+    "folder": (["work", "nonsense"], "There is no run in nonsense."),
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_one_sentence_and_exit_2(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(arguments) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith(sentence)
+    assert error.count("\n") == 1
+    assert out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], [*TRAIN, "--epochs", "1.5"], [*TRAIN, "--device", "abacus"]])
+def test_arguments_that_cannot_be_read_are_exit_2_with_the_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+def test_a_runs_folder_that_cannot_be_made_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RESNET_RUNS_DIR", str(tmp_path / "file" / "runs"))
+    assert main(TRAIN) == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_a_folder_named_like_a_data_set_does_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.npz").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "start", lambda run: run.write_status(runs.Status("finished")))
+    assert main([*TRAIN, "--twin"]) == 0
+    made = runs.all_runs()
+    assert [run.job.data for run in made] == ["tiny.npz", "tiny.npz"]
+    assert sorted(run.job.net.plain for run in made) == [False, True]
+    assert made[0].job.group == made[1].job.group != ""
+
+
+def test_train_finishes_and_the_run_shows_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TRAIN, "--epochs", "2", "--no-augment"]) == 0
+    out = capsys.readouterr().out
+    [run] = runs.all_runs()
+    assert str(run.path) in out
+    assert "epoch 2, step 16, test accuracy " in out
+    assert ": finished." in out
+    assert run.job.recipe["augment"] is False
+    assert main(["runs"]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith(f"{run.id}  finished ")
+    assert "16/16" in line
+    assert main(["resume", run.id]) == 2
+    assert "there is nothing to start" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_pauses_the_run() -> None:
+    command = [sys.executable, "-m", "resnet", *TRAIN, "--epochs", "1000"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 90
+        while not any(len(run.steps()) for run in runs.all_runs()):
+            assert process.poll() is None
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        out, error = process.communicate(timeout=90)
+    [run] = runs.all_runs()
+    assert (process.returncode, error) == (0, "")
+    assert ": paused." in out
+    assert run.status().state == "paused"
+    assert run.checkpoint_step() == len(run.steps()) > 0

@@ -1,0 +1,602 @@
+"""Runs as the app has them: real worker processes that are killed, paused, stopped and deleted, and damaged folders."""
+
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from resnet import runs, worker
+from resnet.model import build
+from resnet.runs import Job, Run, RunError, Status
+from resnet.spec import StageSpec, cifar
+from resnet.trainer import Recipe, State
+
+TINY = dataclasses.replace(
+    cifar(8), stages=(StageSpec(1, 4, 1), StageSpec(1, 8, 2)), stem_width=4, classes=3, image_size=8
+)
+RECIPE = Recipe(epochs=2, batch=8, precision="fp32")
+DEADLINE_S = 90
+
+
+@pytest.fixture(autouse=True)
+def data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """tiny.npz: 64 training and 40 test images of 8 pixels, 3 classes."""
+    draw = np.random.default_rng(0)
+    fields = {}
+    for part, count in (("train", 64), ("test", 40)):
+        fields[f"{part}_images"] = draw.integers(0, 256, (count, 8, 8, 3), np.uint8)
+        fields[f"{part}_labels"] = np.arange(count) % 3
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "tiny.npz", **fields)  # type: ignore[arg-type]
+    monkeypatch.setenv("RESNET_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data" / "tiny.npz"
+
+
+@pytest.fixture(autouse=True)
+def threads_back() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def no_worker_left() -> Iterator[None]:
+    yield
+    for child in runs._children.values():
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    runs._children.clear()
+
+
+def job(**changes: Any) -> Job:
+    return dataclasses.replace(Job(TINY, "tiny.npz", vars(RECIPE), threads=1, device="cpu"), **changes)
+
+
+LONG = dataclasses.replace(RECIPE, epochs=15, batch=2)  # 32 steps each
+
+
+def until(what: Callable[[], object], seconds: float = DEADLINE_S) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def child_of(run: Run) -> subprocess.Popen:
+    return [child for (path, _), child in runs._children.items() if path == run.path][-1]
+
+
+def log_of(run: Run) -> str:
+    return (run.path / "worker.log").read_text()
+
+
+def result(run: Run) -> tuple[list, list, dict[str, torch.Tensor]]:
+    """Step records but their seconds, tests, and the checkpoint."""
+    steps = run.steps()
+    columns = [steps[name].tolist() for name in ("step", "loss", "accuracy", "lr", "norms")]
+    return columns, run.epochs().to_numpy().tolist(), load_file(run.path / "checkpoint.safetensors")
+
+
+def assert_equal_results(run: Run, reference: Run) -> None:
+    (steps, tests, tensors), (steps_0, tests_0, tensors_0) = result(run), result(reference)
+    assert steps == steps_0
+    assert tests == tests_0
+    assert tensors.keys() == tensors_0.keys()
+    assert all(torch.equal(tensors[name], tensors_0[name]) for name in tensors)
+
+
+def uninterrupted(recipe: Recipe) -> Run:
+    run = runs.create(job(recipe=vars(recipe)))
+    assert worker.work(run.path).state == "finished"
+    assert run.steps()["step"].tolist() == list(range(1, recipe.epochs * 64 // recipe.batch + 1))
+    assert run.epochs().epoch.tolist() == list(range(1, recipe.epochs + 1))
+    return run
+
+
+# Real processes
+
+
+def test_killed_and_paused_in_the_middle_a_run_ends_as_if_nothing_had_happened() -> None:
+    run = runs.create(job(recipe=vars(LONG)))
+    runs.start(run)
+    until(run.alive)
+    with pytest.raises(RunError, match="there is nothing to start"):
+        runs.start(run)
+    until(lambda: len(run.steps()) >= 45)
+    child_of(run).kill()
+    child_of(run).wait()
+    killed_at = len(run.steps())
+    assert killed_at < 15 * 32, "finished before the kill"
+    status = run.status()
+    assert status.state == "crashed"
+    assert status.message == (
+        "The training process ended without a word (killed, or out of memory). Resume goes on from its records."
+    )
+    kept = run.steps().copy()
+
+    runs.start(run)
+    assert run.status().state in runs.ACTIVE
+    until(lambda: len(run.steps()) >= killed_at + 40)
+    run.request("pause")
+    until(lambda: run.status().state not in runs.ACTIVE)
+    assert run.status().state == "paused", log_of(run)
+    assert killed_at < len(run.steps()) < 15 * 32
+    assert run.checkpoint_step() == len(run.steps())
+    assert np.array_equal(run.steps()[:killed_at], kept)
+
+    runs.start(run)
+    *_, [last] = runs.wait([run], poll_s=0.02)
+    assert (last.state, last.message, last.steps, last.device) == ("finished", "", 15 * 32, "cpu"), log_of(run)
+    with pytest.raises(RunError, match="is finished; there is nothing to start"):
+        runs.start(run)
+    assert_equal_results(run, uninterrupted(LONG))
+    pids = [child.pid for child in runs._children.values()]
+    until(lambda: run.status() and all(child.returncode is not None for child in runs._children.values()))
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)  # no zombie
+
+
+def test_a_run_that_is_deleted_while_it_trains_is_gone_and_so_is_its_process() -> None:
+    run = runs.create(job(recipe=vars(LONG) | {"epochs": 1000}))
+    runs.start(run)
+    child = child_of(run)
+    until(lambda: len(run.steps()))
+    run.delete()
+    assert not run.path.exists()
+    assert child.wait(DEADLINE_S) == 0
+    assert not run.path.exists()
+    assert runs.all_runs() == []
+    with pytest.raises(RunError, match="There is no run"):
+        runs.find(run.id)
+
+
+def test_a_worker_that_cannot_import_torch_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    run = runs.create(job())
+    runs.start(run)
+    until(lambda: run.status().state != "starting")
+    assert run.status().state == "crashed"
+    assert "did not come up; worker.log in the run's folder may say why" in run.status().message
+    assert "torch" in log_of(run)
+
+
+# The same worker in this process
+
+
+def test_a_finished_run_has_all_records_and_weights() -> None:
+    run = uninterrupted(RECIPE)
+    assert run.status() == dataclasses.replace(Status("finished", "", "", 16, "cpu"), updated=run.status().updated)
+    assert run.checkpoint_step() == 16
+    assert run.info["class_names"] == ["0", "1", "2"]
+    assert (run.info["train_images"], run.info["test_images"]) == (64, 40)
+    assert run.layers == ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "layer2.0.conv2", "fc"]
+    assert run.steps()["norms"].shape == (16, 6)
+    assert (run.steps()["norms"] > 0).all()
+    weights = worker.load_model(run).state_dict()
+    saved = load_file(run.path / "checkpoint.safetensors")
+    assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in weights.items())
+    table = run.to_csv().splitlines()
+    assert len(table) == 17
+    assert table[0].startswith("step,loss,accuracy,lr,seconds,grad_norm conv1,")
+    assert [row for row in table[1:] if not row.endswith(",,,")] == [table[8], table[16]]
+    assert not list(run.path.glob(".*.part"))
+
+
+class Killed(BaseException):
+    """As kill -9: nothing of the worker handles it."""
+
+
+@pytest.mark.parametrize("moment", ["replace", "write"])
+@pytest.mark.parametrize("every_s", [-1, 20], ids=["checkpoint each step", "checkpoint each epoch"])
+def test_a_kill_at_any_replaced_file_loses_and_doubles_nothing(
+    monkeypatch: pytest.MonkeyPatch, moment: str, every_s: int
+) -> None:
+    """Dies before each os.replace (or after half of each .part) in turn, and is resumed after each."""
+    reference = uninterrupted(RECIPE)
+    monkeypatch.setattr(worker, "CHECKPOINT_EVERY_S", every_s)
+    run, kills, left = runs.create(job()), 0, 0
+    replace, write = os.replace, Path.write_bytes
+
+    def dying_replace(old: Path, new: Path) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+        replace(old, new)
+
+    def dying_write(path: Path, content: bytes) -> int:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            write(path, content[: len(content) // 2])
+            raise Killed
+        return write(path, content)
+
+    monkeypatch.setattr(
+        *((os, "replace", dying_replace) if moment == "replace" else (Path, "write_bytes", dying_write))
+    )
+    while True:
+        left = kills % 9 + 4  # the first three tell the status and the info
+        try:
+            assert worker.work(run.path).state == "finished"
+            break
+        except Killed:
+            kills += 1
+            assert kills < 60
+        left = 0
+        assert run.status().state in ("crashed", "starting")
+        assert len(list(run.path.glob(".checkpoint.*.part"))) <= 1
+    assert kills > 2
+    assert_equal_results(run, reference)
+
+
+def test_a_kill_between_the_last_step_of_an_epoch_and_its_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = uninterrupted(RECIPE)
+    run = runs.create(job())
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resnet.trainer.evaluate", killed)
+        with pytest.raises(Killed):
+            worker.work(run.path)
+    assert (len(run.steps()), len(run.epochs()), run.checkpoint_step()) == (8, 0, None)
+    assert worker.work(run.path).state == "finished"
+    assert_equal_results(run, reference)
+
+
+@pytest.mark.parametrize("step", [1, 7, 8, 9, 16])
+def test_a_pause_after_any_step_resumes_exactly(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = uninterrupted(RECIPE)
+    run = runs.create(job())
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "requested", lambda self: "paused" if len(self.steps()) == step else None)
+        assert worker.work(run.path).state == "paused"
+    assert (len(run.steps()), run.checkpoint_step()) == (step, step)
+    assert worker.work(run.path).state == "finished"
+    assert_equal_results(run, reference)
+
+
+@pytest.mark.parametrize(("what", "state"), [("pause", "paused"), ("stop", "stopped")])
+def test_a_request_is_taken_after_the_step_and_taken_back_by_a_start(
+    what: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.create(job())
+    run.request(what)
+    assert worker.work(run.path).state == run.status().state == state
+    assert len(run.steps()) == 1
+    monkeypatch.setattr(runs, "_children", {})
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *_, **__: SimpleNamespace(poll=lambda: None, kill=print, wait=print)
+    )
+    runs.start(run)
+    assert run.requested() is None
+    assert run.status().state == "starting"
+
+
+def test_only_pause_and_stop_can_be_asked_for() -> None:
+    run = runs.create(job())
+    with pytest.raises(RunError, match="pause or stop"):
+        run.request("explode")
+    for garbage in (b"", b"\xff\xfe", b"explode"):
+        (run.path / "request").write_bytes(garbage)
+        assert run.requested() is None
+
+
+def test_a_second_worker_on_a_run_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LOCK_PATIENCE_S", 0.1)
+    run = runs.create(job())
+    with run.lock().acquire():
+        assert run.alive()
+        with pytest.raises(RunError, match="is being trained by another process"):
+            worker.work(run.path)
+        with pytest.raises(RunError, match="there is nothing to start"):
+            runs.start(run)
+        with pytest.raises(RunError, match="is still busy"):
+            run.delete(patience_s=0.1)
+    assert len(run.steps()) == 0
+    assert not run.alive()
+
+
+def test_a_worker_whose_run_was_deleted_before_it_came_up_makes_no_folder() -> None:
+    run = runs.create(job())
+    run.delete()
+    with pytest.raises(RunError, match="There is no run in"):
+        worker.work(run.path)
+    assert not run.path.exists()
+
+
+def test_a_worker_that_never_comes_up_is_crashed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs.create(job())
+    assert run.status().state == "starting"
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + runs.START_LIMIT_S + 1)
+    assert run.status().state == "crashed"
+
+
+# Failures end in a sentence
+
+FAILURES: dict[str, tuple[dict, str]] = {
+    "no data": ({"data": "gone.npz"}, "There is no data set 'gone.npz' here."),
+    "a path": ({"data": "../data/tiny.npz"}, "There is no data set '../data/tiny.npz' here."),
+    "channels": ({"net": dataclasses.replace(TINY, in_channels=1)}, "The net reads 1 channels and tells 3 classes"),
+    "classes": ({"net": dataclasses.replace(TINY, classes=10)}, "has 3 channels and 3 classes."),
+    "device": ({"device": "abacus"}, "This machine has no device 'abacus'. It has "),
+    "recipe": ({"recipe": vars(RECIPE) | {"lr": 1e9}}, "lr must be a number from 1e-06 to 10. Received 1000000000.0."),
+    "recipe's keys": ({"recipe": {"speed": 1}}, "The training stopped with an error (TypeError); worker.log has"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), FAILURES.values(), ids=FAILURES)
+def test_a_failure_is_a_state_with_a_sentence(changes: dict, message: str) -> None:
+    run = runs.create(job(**changes))
+    assert worker.work(run.path).state == "failed"
+    assert run.status().state == "failed"
+    assert message in run.status().message
+    assert run.status().message.endswith(".")
+    assert run.checkpoint_step() is None
+
+
+def test_a_full_disk_fails_with_a_sentence_and_the_run_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, run = uninterrupted(RECIPE), runs.create(job())
+    with monkeypatch.context() as patch:
+        write = Path.write_bytes
+
+        def full(path: Path, content: bytes) -> int:
+            if not path.name.startswith(".checkpoint"):
+                return write(path, content)
+            write(path, content[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(Path, "write_bytes", full)
+        assert worker.work(run.path).state == "failed"
+    assert "No space left on device" in run.status().message
+    assert not list(run.path.glob(".*.part"))
+    assert worker.work(run.path).state == "finished"
+    assert_equal_results(run, reference)
+
+
+def test_divergence_leaves_the_last_good_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "CHECKPOINT_EVERY_S", -1)
+    run = runs.create(job())
+    loss = torch.nn.functional.cross_entropy
+    calls = 0
+
+    def breaking(*args: Any, **options: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return loss(*args, **options) * (torch.nan if calls == 5 else 1)
+
+    monkeypatch.setattr("resnet.trainer.F.cross_entropy", breaking)
+    assert worker.work(run.path).state == "failed"
+    assert "The loss became nan at step 5. Try a learning rate below 0.1." in run.status().message
+    assert run.checkpoint_step() == len(run.steps()) == 4
+    assert all(value.isfinite().all() for value in load_file(run.path / "checkpoint.safetensors").values())
+
+
+def test_weights_that_are_not_finite_are_never_saved() -> None:
+    run = uninterrupted(RECIPE)
+    state = State(build(TINY), RECIPE)
+    torch.nn.init.constant_(state.model.fc.bias, torch.inf)  # type: ignore[arg-type, union-attr]
+    with pytest.raises(ArithmeticError, match="no longer finite at step 0"):
+        worker.save_checkpoint(run, state)
+    assert run.checkpoint_step() == 16
+
+
+def test_data_that_changed_under_a_paused_run_are_refused(data_file: Path) -> None:
+    run = runs.create(job())
+    run.request("pause")
+    worker.work(run.path)
+    (run.path / "request").unlink()
+    fields = dict(np.load(data_file))
+    np.savez(data_file, **{k: v[:60] if k.startswith("train") else v for k, v in fields.items()})
+    assert worker.work(run.path).state == "failed"
+    assert "began with 64 training images of tiny.npz, and now there are 60." in run.status().message
+    assert run.info["train_images"] == 64
+
+
+# Damaged folders
+
+
+@pytest.mark.parametrize("torn", [1, 17, -1])
+def test_torn_last_records_are_ignored_and_written_anew(torn: int) -> None:
+    reference, run = uninterrupted(RECIPE), runs.create(job())
+    run.request("pause")
+    worker.work(run.path)
+    (run.path / "request").unlink()
+    size = run.record_type().itemsize
+    with open(run.path / "steps.bin", "ab") as steps, open(run.path / "epochs.jsonl", "ab") as epochs:
+        steps.write(bytes(torn % size))
+        epochs.write(b'{"epoch": 1, "step": 8, "test_loss": 1.0, "test_accuracy": 0.5}'[: torn % 64])
+    assert len(run.steps()) == 1
+    assert worker.work(run.path).state == "finished"
+    assert_equal_results(run, reference)
+
+
+def test_a_whole_last_line_without_its_end_is_written_anew() -> None:
+    reference, run = uninterrupted(RECIPE), runs.create(job())
+    (run.path / "epochs.jsonl").write_text('{"epoch": 1, "step": 8, "test_loss": 1.0, "test_accuracy": 0.5}')
+    assert worker.work(run.path).state == "finished"
+    assert_equal_results(run, reference)
+
+
+def test_a_lost_or_damaged_checkpoint_means_training_again_and_the_same_result() -> None:
+    reference, run = uninterrupted(RECIPE), uninterrupted(RECIPE)
+    (run.path / "checkpoint.safetensors").write_bytes(b"\x00" * 50)
+    assert run.checkpoint_step() is None
+    assert runs.trained(plain=False) == [reference]
+    with pytest.raises(RunError, match="has no checkpoint yet"):
+        worker.load_model(run)
+    assert worker.work(run.path).state == "finished"
+    assert_equal_results(run, reference)
+
+
+def test_a_checkpoint_of_another_net_is_told() -> None:
+    run = uninterrupted(RECIPE)
+    text = (run.path / "run.json").read_text()
+    (run.path / "run.json").write_text(text.replace('"classes": 3', '"classes": 4'))
+    with pytest.raises(RunError, match="holds the weights of another net"):
+        worker.load_model(Run(run.path))
+
+
+def test_records_lost_behind_the_checkpoint_double_nothing() -> None:
+    run = uninterrupted(RECIPE)
+    kept = np.delete(run.steps(), [9, 10])  # as after a power cut
+    (run.path / "steps.bin").write_bytes(kept.tobytes())
+    assert worker.work(run.path).state == "finished"
+    assert run.steps()["step"].tolist() == kept["step"].tolist()
+
+
+NO_STATUS = ["", "{", "[]", "5", "null", '{"state": "dancing"}', '{"state": 5}', '{"state": "paused", "mood": 1}']
+NO_STATUS += ['{"state": "paused", "steps": "many"}', '{"state": "paused", "steps": 1e999}', "[" * 100_000, "\xff"]
+
+
+@pytest.mark.parametrize("text", NO_STATUS, ids=lambda text: text[:30] or "empty")
+def test_a_damaged_status_reads_as_failed_and_the_run_can_still_be_trained(text: str) -> None:
+    run = runs.create(job())
+    (run.path / "status.json").write_text(text, "latin-1")
+    assert run.status().state == "failed"
+    assert "status file is missing or damaged" in run.status().message
+
+
+def test_a_missing_status_is_survived() -> None:
+    run = uninterrupted(RECIPE)
+    (run.path / "status.json").unlink()
+    assert run.status().state == "failed"
+    assert len(run.steps()) == 16
+    assert runs.all_runs() == [run]
+    assert worker.work(run.path).state == "finished"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", '{"layers": 5}', "{}"])
+def test_without_info_no_record_is_guessed(text: str) -> None:
+    run = uninterrupted(RECIPE)
+    (run.path / "info.json").write_text(text)
+    assert run.layers == []
+    assert len(run.steps()) == 0
+    assert run.to_csv()
+
+
+@pytest.mark.parametrize(
+    "line", ["", "5", "null", "[1, 2]", '{"epoch": 1}', '{"epoch": "x", "step": 1}', "\xff", "{" * 9999]
+)
+def test_damaged_test_lines_are_skipped(line: str) -> None:
+    run = runs.create(job())
+    good = '{"epoch": 2, "step": 8, "test_loss": 1.0, "test_accuracy": 0.5}'
+    (run.path / "epochs.jsonl").write_text(f"{line}\n{good}\n", "latin-1")
+    assert run.epochs().to_dict("records") == [{"epoch": 2, "step": 8, "test_loss": 1.0, "test_accuracy": 0.5}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[{"net": None}, {"net": []}, {"net": {"stages": []}}, {"recipe": 5}, {"data": None}, {"threads": "all"}],
+        *[{"train_images": "all"}, {"device": 3}, {"more": 1}, {"group": None}],
+    ],
+    ids=str,
+)
+def test_a_damaged_run_is_not_listed_and_is_told_by_find(change: dict) -> None:
+    run, whole = runs.create(job()), runs.create(job())
+    values = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps(values | change))
+    assert runs.all_runs() == [whole]
+    with pytest.raises(RunError, match=f"{run.id} cannot be read as a run"):
+        runs.find(run.id)
+
+
+def test_no_records_yet_are_empty_tables_and_a_csv_of_a_header() -> None:
+    run = runs.create(job())
+    assert len(run.steps()) == len(run.epochs()) == 0
+    assert run.to_csv().startswith("step,loss,accuracy,lr,seconds,epoch")
+    run.request("pause")
+    worker.work(run.path)
+    assert len(run.to_csv().splitlines()) == 2  # one step, no test
+
+
+def test_a_run_deleted_by_somebody_else_reads_as_empty() -> None:
+    run = uninterrupted(RECIPE)
+    run.delete()
+    assert len(run.steps()) == len(run.epochs()) == 0
+    assert run.checkpoint_step() is None
+    assert run.created == 0
+    assert run.status().state == "failed"
+    run.delete()
+    assert not run.path.exists()
+
+
+def test_a_finished_run_can_be_read_where_nothing_may_be_written() -> None:
+    run = uninterrupted(RECIPE)
+    (run.path / "worker.lock").unlink()  # as a recorded run that ships with the program
+    before = sorted(path.name for path in run.path.iterdir())
+    found = runs.find(run.id)
+    assert found.status().state == "finished"
+    assert (len(found.steps()), found.alive()) == (16, False)
+    assert found.to_csv()
+    worker.load_model(found)
+    assert sorted(path.name for path in run.path.iterdir()) == before
+
+
+def test_a_lock_that_may_not_be_touched_counts_as_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs.create(job())
+    (run.path / "worker.lock").touch()
+    run.write_status(Status("running"))
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    assert run.status().state == "crashed"
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    assert run.status().state == "running"
+
+
+OUTSIDE = ["", ".", "..", "../secret", "../../etc", "/etc", "a/../../secret", "a\\..\\secret", "secret/", "./secret"]
+OUTSIDE += ["secret\0", "secret\n", "-rf", "~", "~root", "C:\\secret", "a" * 500, "%2e%2e", "file://x", ".hidden"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_find_takes_no_path(name: str, tmp_path: Path) -> None:
+    for folder in (tmp_path / "secret", tmp_path / "runs" / ".hidden", tmp_path / "runs"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").write_text(job().to_json())
+    with pytest.raises(RunError, match=r"^There is no run named .* in the runs folder\.$"):
+        runs.find(name)
+
+
+def test_find_and_list_give_the_newest_first(tmp_path: Path) -> None:
+    made = [runs.create(job()) for _ in range(3)]
+    for age, run in enumerate(made):
+        os.utime(run.path / "run.json", (1000 - age, 1000 - age))
+    (tmp_path / "runs" / "junk").mkdir()
+    (tmp_path / "runs" / "file").touch()
+    assert runs.all_runs() == made
+    assert [runs.find(run.id) for run in made] == made
+
+
+def test_a_job_comes_back_from_json() -> None:
+    whole = job(group="g", train_images=7)
+    assert Job.from_json(whole.to_json()) == whole
+
+
+def test_threads_are_shared() -> None:
+    assert runs.threads_for(1) >= runs.threads_for(2) >= runs.threads_for(10_000) == 1
+
+
+def test_the_runs_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESNET_RUNS_DIR", "~/somewhere")
+    assert runs.runs_folder() == Path.home() / "somewhere"
+    monkeypatch.delenv("RESNET_RUNS_DIR")
+    assert runs.runs_folder().parts[-2:] == ("resnet-explorer", "runs")
