@@ -72,7 +72,7 @@ def build(spec: NetSpec, seed: int = 0, device: str | torch.device = "cpu") -> R
 
 @torch.no_grad()
 def initialise(model: ResNet, seed: int) -> None:
-    """He normal for convolutions (fan-out, arXiv 1502.01852), uniform +-1/sqrt(fan-in) for the head, norms at 1 and 0.
+    """He normal for convolutions (fan-in, arXiv 1502.01852), uniform +-1/sqrt(fan-in) for the head, norms at 1 and 0.
 
     One generator draws all weights on the main path first and the projections last, so that leaving the
     shortcuts out changes no other weight.
@@ -80,7 +80,7 @@ def initialise(model: ResNet, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _, module in sorted(model.named_modules(), key=lambda item: ".downsample" in item[0]):
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)

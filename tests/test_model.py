@@ -205,8 +205,8 @@ def test_initialisation_has_the_stated_spread() -> None:
     model = build(PRESETS["ResNet-20"])
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels >= 16:
-            fan_out = module.out_channels * 9
-            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
+            fan_in = module.in_channels * 9
+            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan_in), rel=0.05)
         elif isinstance(module, nn.BatchNorm2d):
             state = module.weight, module.bias, module.running_mean, module.running_var, module.num_batches_tracked
             assert [set(t.flatten().tolist()) for t in state if t is not None] == [{1.0}, {0.0}, {0.0}, {1.0}, {0}]

@@ -21,7 +21,7 @@ TWINS = PRESETS | {f"twin of {name}": plain_twin(spec) for name, spec in PRESETS
 
 cost = cache(profile)  # read only, so that the tests share what they measure
 
-# NUMBERS.md section 1, in the precision of its tables.
+# Reference figures in the precision in which they are published.
 IMAGENET = {
     "ResNet-18": (11_689_512, "1.8141"),
     "ResNet-34": (21_797_672, "3.6638"),

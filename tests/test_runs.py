@@ -64,7 +64,7 @@ def job(**changes: Any) -> Job:
     return dataclasses.replace(Job(TINY, "tiny.npz", vars(RECIPE), threads=1, device="cpu"), **changes)
 
 
-LONG = dataclasses.replace(RECIPE, epochs=15, batch=2)  # 32 steps each
+LONG = dataclasses.replace(RECIPE, epochs=10, batch=2)  # 32 steps each
 
 
 def until(what: Callable[[], object], seconds: float = DEADLINE_S) -> None:
@@ -118,7 +118,7 @@ def test_killed_and_paused_in_the_middle_a_run_ends_as_if_nothing_had_happened()
     child_of(run).kill()
     child_of(run).wait()
     killed_at = len(run.steps())
-    assert killed_at < 15 * 32, "finished before the kill"
+    assert killed_at < 10 * 32, "finished before the kill"
     status = run.status()
     assert status.state == "crashed"
     assert status.message == (
@@ -132,13 +132,13 @@ def test_killed_and_paused_in_the_middle_a_run_ends_as_if_nothing_had_happened()
     run.request("pause")
     until(lambda: run.status().state not in runs.ACTIVE)
     assert run.status().state == "paused", log_of(run)
-    assert killed_at < len(run.steps()) < 15 * 32
+    assert killed_at < len(run.steps()) < 10 * 32
     assert run.checkpoint_step() == len(run.steps())
     assert np.array_equal(run.steps()[:killed_at], kept)
 
     runs.start(run)
     *_, [last] = runs.wait([run], poll_s=0.02)
-    assert (last.state, last.message, last.steps, last.device) == ("finished", "", 15 * 32, "cpu"), log_of(run)
+    assert (last.state, last.message, last.steps, last.device) == ("finished", "", 10 * 32, "cpu"), log_of(run)
     with pytest.raises(RunError, match="is finished; there is nothing to start"):
         runs.start(run)
     assert_equal_results(run, uninterrupted(LONG))
@@ -453,10 +453,17 @@ def test_a_checkpoint_of_another_net_is_told() -> None:
         worker.load_model(Run(run.path))
 
 
-def test_records_lost_behind_the_checkpoint_double_nothing() -> None:
-    run = uninterrupted(RECIPE)
-    kept = np.delete(run.steps(), [9, 10])  # as after a power cut
+def test_records_lost_behind_the_checkpoint_double_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a power cut may leave it: a hole in the records, and a checkpoint of step 8 that is replayed from."""
+    run = runs.create(job())
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "requested", lambda self: "paused" if len(self.steps()) == 8 else None)
+        worker.work(run.path)
+    checkpoint = (run.path / "checkpoint.safetensors").read_bytes()
+    worker.work(run.path)
+    kept = np.delete(run.steps(), [3, 4])
     (run.path / "steps.bin").write_bytes(kept.tobytes())
+    (run.path / "checkpoint.safetensors").write_bytes(checkpoint)
     assert worker.work(run.path).state == "finished"
     assert run.steps()["step"].tolist() == kept["step"].tolist()
 
