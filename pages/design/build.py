@@ -96,12 +96,12 @@ def show_net(spec: NetSpec) -> None:
     widgets.diagram(spec, "build.diagram")
     profile, twin = net_profile(spec), net_profile(plain_twin(spec))
     view = widgets.choice("View", ("Stages", "Layers", "Costs by stage"), "build.view")
-    note = f"For one image of {spec.in_channels} x {spec.image_size} x {spec.image_size}, counted on the net itself."
+    note = f"for one image of {spec.in_channels} x {spec.image_size} x {spec.image_size}, counted on the net itself."
     if view == "Costs by stage":
         figure = plots.cost_by_stage(profile.stages(), twin.stages(), (spec.name, plain_twin(spec).name), spec.plain)
         widgets.chart(
             figure,
-            f"Where the parameters sit and where the work is done: compare the two panels. {note}",
+            f"Compare where the parameters sit (left) with where the work is done (right), {note}",
             "build.costs",
         )
         return
@@ -109,9 +109,7 @@ def show_net(spec: NetSpec) -> None:
     if view == "Stages" and not spec.plain:
         table = table.assign(twin_params=twin.stages().params, twin_macs=twin.stages().macs)
     st.dataframe(table, hide_index=True, column_config=columns(plain_twin(spec).name), key=f"build.table.{view}")
-    st.caption(
-        f"Follow the output down the table: compare where the map is large with where parameters and MACs are. {note}"
-    )
+    st.caption(f"Compare where the map is large with where the parameters and the MACs are, {note}")
     st.download_button("Download this table", table.to_csv(index=False), f"{spec.name} {view.lower()}.csv", "text/csv")
 
 

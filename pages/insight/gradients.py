@@ -73,7 +73,7 @@ def reading(frame: pd.DataFrame, kind: str) -> str:
             continue
         factor = fit_factor(drawn.depth, drawn.norm)
         change = f"grows {factor:.3f}x" if factor > 1 else f"shrinks {1 / factor:.3f}x"
-        ratio = f", {end_ratio(drawn.norm):,.3g}x from the last to the first" if kind == OUTPUT else ""
+        ratio = f" and {end_ratio(drawn.norm):,.3g}x from end to end" if kind == OUTPUT else ""
         words.append(f"in {net} it {change} per layer{ratio}{zeros if len(drawn) < len(rows) else ''}")
     return (
         f"Going back towards the input (right to left), {'; '.join(words)}. Factors are least-squares fits to the log."
@@ -91,7 +91,7 @@ def show(frame: pd.DataFrame, where: str) -> None:
         rows = frame[frame.kind == kind]
         st.subheader(f"{quantity} against depth")
         figure = plots.gradient_depth(rows, borders, f"{quantity} (L2 norm)")
-        widgets.chart(figure, f"{text}, {where}. {reading(rows, kind)}", f"gradients.{kind}")
+        widgets.chart(figure, f"{text}, {where}: {reading(rows, kind)}.", f"gradients.{kind}")
 
 
 st.title("Gradients")

@@ -2,12 +2,11 @@
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 
 from pages.ui import live, widgets
-from pages.ui.cached import Answer, answer, attribution, block_names, data_info
+from pages.ui.cached import Answer, answer, attribution, block_names, data_info, photo_pixels, sample_pixels
 from resnet import plots, runs
-from resnet.photos import DataError, open_photo, photo_batch
+from resnet.photos import DataError
 from resnet.runs import Job, Run, RunError
 from resnet.saliency import METHODS, NonFiniteMapError
 from resnet.spec import cifar, plain_twin
@@ -48,17 +47,17 @@ def pair_fields() -> tuple[Run, Run]:
     return residual, run_field("Plain net", fitting, f"saliency.plain.{residual.id}")
 
 
-def picture_field(run: Run) -> Image.Image | None:
-    """The chosen picture, None before there is one. DataError for a file that is none."""
-    kind = widgets.choice("Picture", ("Upload", "Sample"), "saliency.kind")
-    if kind == "Upload":
+def picture_field(pair: tuple[Run, Run]) -> list[np.ndarray] | None:
+    """The chosen picture as each net sees it, None before there is one. DataError for a file that is none."""
+    sizes = [(run.job.net.image_size, run.job.net.in_channels) for run in pair]
+    if widgets.choice("Picture", ("Upload", "Sample"), "saliency.kind") == "Upload":
         file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=50)
-        return None if file is None else open_photo(file.getvalue())
-    info = data_info(run.job.data)
+        return None if file is None else [photo_pixels(file.getvalue(), *size) for size in sizes]
+    info = data_info(pair[0].job.data)
     label = st.selectbox("Class", range(info.classes), key="saliency.class", format_func=lambda i: info.class_names[i])
     of_class = info.samples[info.sample_labels == label]
     index = st.slider("Sample", 1, len(of_class), key="saliency.sample") if len(of_class) > 1 else 1
-    return Image.fromarray(of_class[index - 1].squeeze())
+    return [sample_pixels(of_class[index - 1], *size) for size in sizes]
 
 
 def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: list[str]) -> tuple[str, str, int, float]:
@@ -78,10 +77,9 @@ def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: list[str
     return method, chosen, wanted, opacity.slider("Opacity", 0.0, 1.0, 0.55, key="saliency.opacity")
 
 
-def show(pair: tuple[Run, Run], image: Image.Image) -> None:
-    """Top-5 predictions and overlays of both nets, on one colour scale."""
+def show(pair: tuple[Run, Run], seen: list[np.ndarray]) -> None:
+    """Top-5 predictions and overlays of both nets for one picture, on one colour scale."""
     names = pair[0].info["class_names"]
-    seen = [photo_batch(image, run.job.net.image_size, run.job.net.in_channels)[0].numpy() for run in pair]
     steps = [run.checkpoint_step() or 0 for run in pair]
     answers = [answer(run.id, step, pixels) for run, step, pixels in zip(pair, steps, seen, strict=True)]
     method, layer, target, opacity = explain_fields(pair, answers, names)
@@ -120,12 +118,12 @@ if not any(run.job.data in plain_data for run in runs.trained(plain=False)):
     quick_start()
 else:
     controls, result = st.columns([1, 2.6], gap="large")
-    photo = None
+    seen = None
     with controls, widgets.told(DataError, RunError):
         pair = pair_fields()
-        photo = picture_field(pair[0])
+        seen = picture_field(pair)
     with result, widgets.told(DataError, RunError, NonFiniteMapError, ValueError):
-        if photo is None:
+        if seen is None:
             st.info("Upload a photo or take a sample, and both nets will be explained here.")
         else:
-            show(pair, photo)
+            show(pair, seen)

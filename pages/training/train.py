@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import secrets
-import time
+from datetime import datetime
 
 import pandas as pd
 import streamlit as st
@@ -104,7 +104,7 @@ def run_table(found: list[Run]) -> pd.DataFrame:
                 "steps": len(run.steps()),
                 "of": status.steps,
                 "test accuracy": 100 * tested.test_accuracy.iloc[-1] if len(tested) else None,
-                "started": pd.Timestamp(run.created, unit="s", tz="UTC").tz_convert(time.strftime("%z")),
+                "started": datetime.fromtimestamp(run.created),
                 "run": run.id,
             }
         )

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 import torch
+from PIL import Image
 
 from resnet import data as datasets
 from resnet import runs
 from resnet.gradients import gradient_norms
 from resnet.model import ResNet, blocks, build, weight_layers
+from resnet.photos import open_photo, photo_batch
 from resnet.profiler import Profile, profile
 from resnet.saliency import explain, top_k
 from resnet.spec import NetSpec
@@ -98,6 +100,17 @@ def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
     """The same of a run's checkpoint at `step`, on test images of its own data set."""
     run = runs.find(run_id)
     return _gradients(load_model(run), run.job.data, count)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def photo_pixels(raw: bytes, size: int, channels: int) -> np.ndarray:
+    """An uploaded photo as a net of that image size sees it, uint8 (C, S, S). DataError for bytes that are none."""
+    return photo_batch(open_photo(raw), size, channels)[0].numpy()
+
+
+def sample_pixels(picture: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """The same of a sample (S, S, C) uint8."""
+    return photo_batch(Image.fromarray(picture.squeeze()), size, channels)[0].numpy()
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from pages.ui import widgets
 from resnet import plots, runs
 from resnet.curves import curves, heat, step_seconds
-from resnet.runs import Run
+from resnet.runs import Run, RunError
 
 REFRESH_S = 1.0
 MAX_CELLS = 5000  # of one heat-strip
@@ -51,8 +52,8 @@ def _view(group: list[Run], going: bool) -> None:
     loss.vega_lite_chart(frame.dropna(subset="loss"), plots.LOSS_CHART)
     accuracy.vega_lite_chart(frame, plots.ACCURACY_CHART)
     st.caption(
-        "Training loss (left) and accuracy (right) of the batches, averaged over equal groups of steps; diamonds are "
-        "the whole test set after an epoch. Look at which net learns faster: both see the same batches."
+        "Loss (left) and accuracy (right) of the training batches, averaged over equal groups of steps, and as "
+        "diamonds the accuracy on the whole test set after an epoch: look at which net learns faster on the same batches."
     )
     _strips(group)
 
@@ -97,9 +98,10 @@ def _buttons(group: list[Run]) -> None:
                 st.toast(f"Asked to {what}; it does so after the step it is at.")
         idle = [run for run in group if run.status().state not in (*runs.ACTIVE, "finished")]
         if st.button("Resume", icon=":material/play_arrow:", disabled=not idle, key="live.resume"):
-            for run in idle:
-                runs.start(run)
-            st.rerun()
+            with widgets.told(RunError, OSError):
+                for run in idle:
+                    runs.start(run)
+                st.rerun()
 
 
 def _curves(group: list[Run]) -> pd.DataFrame:
@@ -125,7 +127,6 @@ def _strips(group: list[Run]) -> None:
             st.markdown(f"Gradient norms of **{run.job.net.name}**")
             st.vega_lite_chart(frame, spec)
     st.caption(
-        "The norm of dL/dW of every weight layer (down) at every step (right), on one colour scale for all nets; cells "
-        "average log10 over equal groups of steps. Look for layers that stay dark, which hardly learn, and for a jump "
-        "of brightness from top to bottom."
+        "log10 of the norm of dL/dW of every weight layer (down) and step (right), averaged over equal groups of "
+        "steps, on one colour scale for all nets: look for layers that stay dark, and for brightness that changes with depth."
     )

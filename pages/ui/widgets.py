@@ -88,13 +88,13 @@ def figures(spec: NetSpec) -> None:
 def diagram(spec: NetSpec, key: str) -> None:
     """The net's diagram and how to read it."""
     arcs = (
-        "no arc goes over them, because a plain net has no shortcuts."
+        "no arc goes over it, because a plain net has no shortcuts"
         if spec.plain
-        else "each arc is the shortcut that carries a block's input past it. Look at where the arc changes its style: "
-        "there the map shrinks, and the shortcut has to change its shape too."
+        else "an arc is the shortcut past it; look at where the arcs change their style, because there the map shrinks "
+        "and the shortcut has to change its shape"
     )
     figure = plots.net_diagram(net_profile(spec).blocks(), spec.plain)
-    chart(figure, f"{spec.name} from left to right. Each box is a block, as tall as its feature map; {arcs}", key)
+    chart(figure, f"{spec.name} from left to right: a box is a block, as tall as its feature map, and {arcs}.", key)
 
 
 @contextmanager
