@@ -53,7 +53,7 @@ def _view(group: list[Run], going: bool) -> None:
     accuracy.vega_lite_chart(frame, plots.ACCURACY_CHART)
     st.caption(
         "Loss (left) and accuracy (right) of the training batches, averaged over equal groups of steps, and as "
-        "diamonds the accuracy on the whole test set after an epoch: look at which net learns faster on the same batches."
+        "diamonds the accuracy on the whole test set after an epoch: look at which net learns faster."
     )
     _strips(group)
 
@@ -128,5 +128,5 @@ def _strips(group: list[Run]) -> None:
             st.vega_lite_chart(frame, spec)
     st.caption(
         "log10 of the norm of dL/dW of every weight layer (down) and step (right), averaged over equal groups of "
-        "steps, on one colour scale for all nets: look for layers that stay dark, and for brightness that changes with depth."
+        "steps, on one colour scale for all nets: look for layers that stay dark and for changes with depth."
     )
