@@ -170,14 +170,15 @@ def test_train_alone(started: list[Run]) -> None:
     assert [run.job.net for run in started] == [TINY]
 
 
-def save_npz(path: Path, **changes: np.ndarray | None) -> None:
-    arrays: dict[str, np.ndarray | None] = {
+def save_npz(path: Path, leave_out: str = "", **changes: np.ndarray) -> None:
+    arrays = {
         "train_images": np.zeros((20, 16, 16, 3), np.uint8),
         "train_labels": np.arange(20, dtype=np.uint8) % 4,
         "test_images": np.zeros((8, 16, 16, 3), np.uint8),
         "test_labels": np.arange(8, dtype=np.uint8) % 4,
-    }
-    np.savez(path, **{name: array for name, array in (arrays | changes).items() if array is not None})
+    } | changes
+    arrays.pop(leave_out, None)
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def test_train_fits_the_net_to_the_data(data_of_its_own: Path, started: list[Run]) -> None:
@@ -191,7 +192,7 @@ def test_train_fits_the_net_to_the_data(data_of_its_own: Path, started: list[Run
 
 def test_train_says_what_is_wrong_with_the_data(data_of_its_own: Path) -> None:
     save_npz(data_of_its_own / "floats.npz", train_images=np.zeros((20, 16, 16, 3), np.float32))
-    save_npz(data_of_its_own / "short.npz", test_labels=None)
+    save_npz(data_of_its_own / "short.npz", leave_out="test_labels")
     (data_of_its_own / "text.npz").write_text("not an archive")
     (data_of_its_own / "one class" / "cat").mkdir(parents=True)
     PHOTO.save(data_of_its_own / "one class" / "cat" / "a.png")
@@ -235,6 +236,11 @@ def test_gradients_with_zero_init() -> None:
     app = open_page("insight/gradients.py", net=to_code(TINY))
     field(app, "toggle", "gradients.zero").set_value(True).run()
     fine(app)
+
+
+def test_gradients_refuses_a_net_that_would_not_fit() -> None:
+    app = open_page("insight/gradients.py", net="ResNet-152~stages.50x4096s1~image_size.1024")
+    assert "too large to be run inside the app" in app.error[0].value
 
 
 def test_gradients_after_training(pair: list[Run]) -> None:

@@ -14,13 +14,23 @@ from resnet.profiler import stage_of
 from resnet.runs import Run, RunError
 from resnet.spec import NetSpec, SpecError, plain_twin
 
-MEMORY = 1.5e9  # bytes that one batch's activations may take
+MEMORY = 4e9  # bytes that a batch may take in this process
 START = "at initialisation"
 
 
 def batch_limit(spec: NetSpec) -> int:
-    """How many images fit: float32 activations of every layer are kept for the backward pass."""
-    return max(2, min(256, int(MEMORY / (4 * net_profile(spec).activations))))
+    """How many images fit: float32 weights, their copy and gradients, and every layer's output kept for the way back.
+
+    SpecError where not even two do, which batch norm needs.
+    """
+    net = net_profile(spec)
+    weights, image = 4 * 3 * net.params, 4 * net.activations
+    if weights + 2 * image > MEMORY:
+        needed = f"{(weights + 2 * image) / 1e9:,.1f} GB for two images"
+        raise SpecError(
+            "stages", "This net is too large to be run inside the app.", needed, f"up to {MEMORY / 1e9:.0f} GB"
+        )
+    return min(256, int((MEMORY - weights) / image))
 
 
 def batch_field(spec: NetSpec) -> int:
