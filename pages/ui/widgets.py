@@ -52,7 +52,7 @@ def net_field(spec: NetSpec, key: str) -> None:
 
 def chart(figure: go.Figure, caption: str, key: str) -> None:
     """A still figure and the sentence that says what to look for and where it comes from."""
-    st.plotly_chart(figure, key=key, config={"displaylogo": False, "displayModeBar": False})
+    st.plotly_chart(figure, key=key, alt=caption, config={"displaylogo": False, "displayModeBar": False})
     st.caption(caption)
 
 
