@@ -117,13 +117,10 @@ class NetSpec:
     @property
     def name(self) -> str:
         """The preset's name, `plain-N` for the plain twin of one, or `ResNet-N (custom)`."""
-        fitted = {
-            "in_channels": self.in_channels,
-            "classes": self.classes,
-            "image_size": self.image_size,
-        }  # to the data
         for name, preset in PRESETS.items():
-            own = dataclasses.replace(preset, **fitted)
+            own = dataclasses.replace(
+                preset, in_channels=self.in_channels, classes=self.classes, image_size=self.image_size
+            )
             if self == own:
                 return name
             if self == plain_twin(own):
