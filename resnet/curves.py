@@ -21,21 +21,27 @@ def _means(values: np.ndarray, width: int) -> np.ndarray:
     return np.add.reduceat(values.astype(np.float64), starts, axis=0) / counts
 
 
-def curves(records: np.ndarray, limit: int = 300) -> pd.DataFrame:
-    """step (the bin's last), loss, accuracy in %: training batches averaged by bin."""
+def curves(records: np.ndarray, limit: int = 300, steps: int = 0) -> pd.DataFrame:
+    """step (the bin's last), loss, accuracy in %: training batches averaged by bin.
+
+    `steps` is the length of the longest run beside this one, so that all of them get equal bins.
+    """
     if not len(records):
         return pd.DataFrame({"step": [], "loss": [], "accuracy": []}, dtype=float)
-    width = bin_width(len(records), limit)
+    width = bin_width(max(steps, len(records)), limit)
     last = np.minimum(np.arange(width, len(records) + width, width), len(records)) - 1
     loss, accuracy = _means(records["loss"], width), 100 * _means(records["accuracy"], width)
     return pd.DataFrame({"step": records["step"][last], "loss": loss, "accuracy": accuracy})
 
 
-def heat(records: np.ndarray, limit: int = 80) -> pd.DataFrame:
-    """One row per bin and layer: step, step_end, depth (1 = first layer), norm (geometric mean of ||dL/dW||), log10."""
+def heat(records: np.ndarray, limit: int = 80, steps: int = 0) -> pd.DataFrame:
+    """One row per bin and layer: step, step_end, depth (1 = first layer), norm (geometric mean of ||dL/dW||), log10.
+
+    `steps` as in `curves`.
+    """
     if not len(records):
         return pd.DataFrame({"step": [], "step_end": [], "depth": [], "norm": [], "log10": []}, dtype=float)
-    width = bin_width(len(records), limit)
+    width = bin_width(max(steps, len(records)), limit)
     values = _means(np.log10(np.maximum(records["norms"], NORM_FLOOR)), width)  # (bins, layers)
     bins, layers = values.shape
     start = records["step"][0] - 1 + width * np.arange(bins)

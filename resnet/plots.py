@@ -233,8 +233,12 @@ def heat_chart(low: int, high: int) -> dict[str, Any]:
 
     frame: step, step_end, depth, norm, log10.
     """
+    scale = {"scheme": "viridis", "domain": [low, high], "clamp": True}
+    value = {"field": "log10", "type": "quantitative", "scale": scale}
+    legend = {"type": "gradient", "orient": "top", "direction": "horizontal", "gradientLength": 160}
     return {
-        "mark": {"type": "rect"},
+        "usermeta": {"embedOptions": {"renderer": "canvas"}},  # thousands of cells are too many for SVG
+        "mark": {"type": "rect", "strokeWidth": 1},
         "height": 330,
         "encoding": {
             "x": _STEP | {"scale": {"nice": False}},
@@ -245,13 +249,8 @@ def heat_chart(low: int, high: int) -> dict[str, Any]:
                 "title": "layer (1 = input)",
                 "axis": {"labelOverlap": "greedy", "ticks": False, "grid": False},
             },
-            "color": {
-                "field": "log10",
-                "type": "quantitative",
-                "title": "log10 ||dL/dW||",
-                "scale": {"scheme": "viridis", "domain": [low, high], "clamp": True},
-                "legend": {"orient": "top", "direction": "horizontal", "gradientLength": 160},
-            },
+            "color": value | {"title": "log10 ||dL/dW||", "legend": legend},
+            "stroke": value | {"legend": None},  # closes the seams between the cells
             "tooltip": [
                 {"field": "depth", "title": "layer"},
                 {"field": "step_end", "title": "to step"},

@@ -164,7 +164,7 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     page.get_by_role("button", name="Start training").click()
     for kind in ("ResNet-20", "plain-20"):
         expect(page.get_by_text(f"Gradient norms of {kind}")).to_be_visible()
-    expect(page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg")).to_have_count(4)
+    expect(page.locator("[data-testid=stVegaLiteChart] :is(canvas, svg)")).to_have_count(4)
     progress = page.get_by_text(re.compile(r"step \d+ of 1,950"))
     expect(progress).to_have_count(2)
     first = progress.all_inner_texts()

@@ -43,23 +43,24 @@ def show(group: list[Run]) -> None:
 def _view(group: list[Run], going: bool) -> None:
     if going and not active(group):
         st.rerun()  # the whole page, once, so that the refreshing ends
-    for run, column in zip(group, st.columns(len(group)), strict=True):
+    read = [run.steps() for run in group]
+    for run, records, column in zip(group, read, st.columns(len(group)), strict=True):
         with column:
-            _progress(run)
+            _progress(run, records)
     _buttons(group)
     loss, accuracy = st.columns(2)
-    frame = _curves(group)
+    frame = _curves(group, read)
     loss.vega_lite_chart(frame.dropna(subset="loss"), plots.LOSS_CHART)
     accuracy.vega_lite_chart(frame, plots.ACCURACY_CHART)
     st.caption(
         "Loss (left) and accuracy (right) of the training batches, averaged over equal groups of steps, and as "
         "diamonds the accuracy on the whole test set after an epoch: look at which net learns faster."
     )
-    _strips(group)
+    _strips(group, read)
 
 
-def _progress(run: Run) -> None:
-    status, records = run.status(), run.steps()
+def _progress(run: Run, records: np.ndarray) -> None:
+    status = run.status()
     st.markdown(f"**{run.job.net.name}** :{BADGES[status.state]}-badge[{status.state}]")
     done, seconds = len(records), step_seconds(records)
     share = done / status.steps if status.steps else 0.0
@@ -104,20 +105,27 @@ def _buttons(group: list[Run]) -> None:
                 st.rerun()
 
 
-def _curves(group: list[Run]) -> pd.DataFrame:
-    """step, loss, accuracy and test_accuracy in %, net, kind, for all runs of the group."""
-    parts = []
-    for run in group:
+def _curves(group: list[Run], read: list[np.ndarray]) -> pd.DataFrame:
+    """step, loss, accuracy and test_accuracy in %, net, kind, for all runs of the group.
+
+    The last column differs from one redrawing to the next: Streamlit's chart takes a longer table for the old one with
+    rows appended where the last column's first and last old values are unchanged, and would then draw wrong rows.
+    """
+    parts, recorded = [], 0
+    for run, records in zip(group, read, strict=True):
         tested = run.epochs()
+        recorded += len(records) + len(tested)
         tests = pd.DataFrame({"step": tested.step, "test_accuracy": 100 * tested.test_accuracy.astype(float)})
-        both = pd.concat([curves(run.steps(), 250), tests], ignore_index=True)
+        both = pd.concat([curves(records, 250, max(map(len, read))), tests], ignore_index=True)
         parts.append(both.assign(net=run.job.net.name, kind="plain" if run.job.net.plain else "residual"))
     frame = pd.concat(parts, ignore_index=True)
-    return frame.reindex(columns=["step", "loss", "accuracy", "test_accuracy", "net", "kind"])
+    return frame.reindex(columns=["step", "loss", "accuracy", "test_accuracy", "net", "kind"]).assign(recorded=recorded)
 
 
-def _strips(group: list[Run]) -> None:
-    frames = [heat(run.steps(), min(100, max(10, MAX_CELLS // max(1, len(run.layers))))) for run in group]
+def _strips(group: list[Run], read: list[np.ndarray]) -> None:
+    layers = max(1, *(len(run.layers) for run in group))
+    limit, longest = min(100, max(10, MAX_CELLS // layers)), max(map(len, read))
+    frames = [heat(records, limit, longest) for records in read]
     values = np.concatenate([frame.log10 for frame in frames])
     if not len(values):
         return

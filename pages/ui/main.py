@@ -7,6 +7,7 @@ import streamlit as st
 PAGES = Path(__file__).parent.parent
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 4rem }  /* the default leaves 6rem empty */
+[data-stale="true"] { opacity: 1 !important }  /* no flicker while a live view redraws itself */
 .st-key-narrow-stages .stColumn { min-width: 0 }
 </style>"""
 

@@ -94,7 +94,11 @@ def diagram(spec: NetSpec, key: str) -> None:
         "and the shortcut has to change its shape"
     )
     figure = plots.net_diagram(net_profile(spec).blocks(), spec.plain)
-    chart(figure, f"{spec.name} from left to right: a box is a block, as tall as its feature map, and {arcs}.", key)
+    chart(
+        figure,
+        f"{spec.name} from left to right: a box is a block, taller where its feature map is larger, and {arcs}.",
+        key,
+    )
 
 
 @contextmanager
