@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import logging
-import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,25 +22,20 @@ def train(args: argparse.Namespace) -> int:
     spec = dataclasses.replace(spec, classes=data.classes, in_channels=data.channels, image_size=data.size)
     nets = [spec, plain_twin(spec)] if args.twin and not spec.plain else [spec]
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
-    group = secrets.token_hex(4)
-    jobs = [
-        runs.Job(
-            net, name, vars(recipe), args.train, args.device, args.threads or runs.threads_for(len(nets)), group, False
-        )
-        for net in nets
-    ]
-    return _start_and_follow([runs.create(job) for job in jobs])
+    return _follow(runs.start_race(nets, name, vars(recipe), args.train, args.device, args.threads, only_offered=False))
 
 
 def resume(args: argparse.Namespace) -> int:
-    return _start_and_follow([runs.find(run_id) for run_id in args.run])
+    found = [runs.find(run_id) for run_id in args.run]
+    for run in found:
+        runs.start(run)
+    return _follow(found)
 
 
-def _start_and_follow(started: list[runs.Run]) -> int:
+def _follow(started: list[runs.Run]) -> int:
     """Print a line per new test result and at the end; Ctrl-C pauses the runs."""
     for run in started:
-        runs.start(run)
-        print(f"{run.job.net.name}: {run.path}")
+        print(f"{run.job.net.name}: {run.path}", flush=True)
     shown = dict.fromkeys(started, 0)
     try:
         for _ in runs.wait(started):

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -302,6 +302,23 @@ def create(job: Job) -> Run:
     run.write_status(Status("starting"))
     replace_file(path / "run.json", job.to_json())
     return run
+
+
+def start_race(
+    nets: Sequence[NetSpec],
+    data: str,
+    recipe: dict[str, Any],
+    train_images: int | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    only_offered: bool = True,
+) -> list[Run]:
+    """Create and start a run per net: one group with the same data and recipe that shares the cores equally."""
+    group, threads = secrets.token_hex(4), threads or threads_for(len(nets))
+    started = [create(Job(net, data, recipe, train_images, device, threads, group, only_offered)) for net in nets]
+    for run in started:
+        start(run)
+    return started
 
 
 def find(run_id: str) -> Run:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resnet import runs
-from resnet.runs import Job, Run
+from resnet.runs import Run
 from resnet.spec import cifar, plain_twin
 from resnet.trainer import Recipe
 
@@ -16,12 +16,7 @@ pytestmark = pytest.mark.slow
 def race(depth: int, recipe: Recipe, train_images: int, size: int = 32) -> tuple[Run, Run]:
     """A residual net and its plain twin, trained side by side to the end with half the cores each."""
     net = replace(cifar(depth), image_size=size)
-    jobs = [
-        Job(spec, "cifar10", vars(recipe), train_images, threads=runs.threads_for(2)) for spec in (net, plain_twin(net))
-    ]
-    residual, plain = (runs.create(job) for job in jobs)
-    for run in (residual, plain):
-        runs.start(run)
+    residual, plain = runs.start_race([net, plain_twin(net)], "cifar10", vars(recipe), train_images)
     *_, statuses = runs.wait([residual, plain])
     assert [status.state for status in statuses] == ["finished", "finished"], statuses
     return residual, plain

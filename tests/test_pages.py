@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,19 @@ def test_a_page_opens_with_nothing_there(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_opens_with_trained_runs(page: str, pair: list[Run]) -> None:
     assert not open_page(page).error
+
+
+def test_the_first_words_are_on_screen_before_torch_is_imported() -> None:
+    """The Start page's spinner is where it begins to import; before it there must be words and no torch."""
+    code = """
+import runpy, sys, streamlit as st
+said = []
+st.markdown = said.append
+st.spinner = lambda text: sys.exit(7 if said and "torch" not in sys.modules else 1)
+runpy.run_path("pages/start/home.py")
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True)
+    assert result.returncode == 7, result.stderr
 
 
 @pytest.mark.parametrize("code", ["ResNet-20~stages.x", "../../etc", "ResNet-20~classes.99999999999", "", "🦊" * 500])

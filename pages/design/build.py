@@ -10,18 +10,7 @@ from resnet import plots
 from resnet.blocks import BLOCKS, NORMS, SHORTCUTS, STEMS
 from resnet.spec import MAX_BLOCKS, MAX_WIDTH, PRESETS, NetSpec, SpecError, StageSpec, plain_twin, to_code, to_json
 
-SCALARS = [
-    "block",
-    "shortcut",
-    "stem",
-    "stem_width",
-    "stride_on",
-    "norm",
-    "zero_init",
-    "in_channels",
-    "classes",
-    "image_size",
-]
+SCALARS = [field.name for field in dataclasses.fields(NetSpec) if field.name != "stages"]
 SHORTCUT_LABELS = {"A": "A: zero-pad", "B": "B: projection", "none": "none: plain"}
 ZERO_INIT_HELP = (
     "The last norm of each branch starts at 0, so that each block starts as the identity (arXiv 1706.02677)."
@@ -38,15 +27,14 @@ def fill_form(spec: NetSpec) -> None:
 
 
 def load_preset() -> None:
-    spec = PRESETS[state.widget("build.preset")]
-    state.set_net(spec)
-    fill_form(spec)
+    if chosen := state.widget("build.preset"):
+        state.set_net(PRESETS[chosen])
+        fill_form(PRESETS[chosen])
 
 
 def stage_fields(index: int) -> StageSpec:
     """One row of the form; a stage that was not there before starts as the last one, twice as wide."""
-    known = state.widget(f"build.blocks.{index}") is not None
-    if not known:
+    if state.widget(f"build.blocks.{index}") is None:
         before = {name: state.widget(f"build.{name}.{index - 1}") for name in ("blocks", "width")}
         width = min(2 * before["width"], MAX_WIDTH)
         state.set_widgets(
@@ -85,7 +73,7 @@ def edited() -> NetSpec:
 def stride_field(block: str) -> str:
     """Where a bottleneck strides; asked only where there is one."""
     if block != "bottleneck":
-        return "3x3"
+        return state.widget("build.stride_on", "3x3")
     text = "1x1 is the paper's v1, 3x3 is v1.5, which torchvision builds."
     return widgets.choice("A bottleneck strides on its", ("3x3", "1x1"), "build.stride_on", text)
 

@@ -7,7 +7,7 @@ from pages.ui import live, widgets
 from pages.ui.cached import Answer, answer, attribution, block_names, data_info, photo_pixels, sample_pixels
 from resnet import plots, runs
 from resnet.photos import DataError
-from resnet.runs import Job, Run, RunError
+from resnet.runs import Run, RunError
 from resnet.saliency import METHODS, NonFiniteMapError
 from resnet.spec import cifar, plain_twin
 from resnet.trainer import Recipe
@@ -24,10 +24,7 @@ def quick_start() -> None:
     if going:
         live.show(live.group_of(going[0]))
     elif st.button("Train a small pair on drawn shapes (about a minute)", type="primary", icon=":material/play_arrow:"):
-        group = f"quick-{len(runs.all_runs())}"
-        for net in (QUICK_NET, plain_twin(QUICK_NET)):
-            job = Job(net, "shapes", vars(QUICK_RECIPE), threads=runs.threads_for(2), group=group)
-            runs.start(runs.create(job))
+        runs.start_race([QUICK_NET, plain_twin(QUICK_NET)], "shapes", vars(QUICK_RECIPE))
         st.rerun()
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import secrets
 from datetime import datetime
 
 import pandas as pd
@@ -11,7 +10,7 @@ import streamlit as st
 from pages.ui import live, state, widgets
 from pages.ui.cached import DataInfo, data_info
 from resnet import data, runs
-from resnet.runs import Job, Run, RunError
+from resnet.runs import Run, RunError
 from resnet.spec import NetSpec, SpecError, plain_twin
 from resnet.trainer import SCHEDULES, Recipe, RecipeError, devices, steps_per_epoch
 
@@ -65,17 +64,12 @@ def recipe_fields(info: DataInfo) -> tuple[Recipe, int, int, str]:
 
 
 def begin(nets: list[NetSpec], info: DataInfo, recipe: Recipe, images: int, size: int, device: str) -> None:
-    """Create and start a run per net, as one group that shares seed, batches and cores."""
-    group = secrets.token_hex(4)
-    threads = runs.threads_for(len(nets))
+    """Fit the nets to the data, start them as one race and show it."""
     some = None if images == info.train_images else images
     fitted = [
         dataclasses.replace(net, classes=info.classes, in_channels=info.channels, image_size=size) for net in nets
     ]
-    jobs = [Job(net, info.name, vars(recipe), some, device, threads, group) for net in fitted]
-    started = [runs.create(job) for job in jobs]
-    for run in started:
-        runs.start(run)
+    started = runs.start_race(fitted, info.name, vars(recipe), some, device)
     state.set_run(started[0].id)
     st.rerun()
 
