@@ -333,7 +333,7 @@ def find(run_id: str) -> Run:
 
 def trained(plain: bool) -> list[Run]:
     """Residual or plain runs that have weights to look at, the newest first."""
-    return [run for run in all_runs() if run.job.net.plain == plain and run.checkpoint_step()]
+    return [run for run in all_runs() if run.job.net.plain == plain and run.checkpoint_step() and run.info]
 
 
 def all_runs() -> list[Run]:

@@ -233,10 +233,11 @@ def test_train_shows_the_run_in_the_address(pair: list[Run]) -> None:
     assert said.count("finished") == 2
 
 
-@pytest.mark.parametrize("torn", ["status.json", "steps.bin", "epochs.jsonl", "info.json"])
-def test_train_survives_a_damaged_run(pair: list[Run], torn: str) -> None:
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("torn", ["status.json", "steps.bin", "epochs.jsonl", "info.json", "checkpoint.safetensors"])
+def test_every_page_survives_a_damaged_run(pair: list[Run], torn: str, page: str) -> None:
     (pair[0].path / torn).write_bytes(b"\x00{")
-    open_page("training/train.py", run=pair[0].id)
+    open_page(page)
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])

@@ -16,7 +16,7 @@ from resnet.photos import open_photo, photo_batch
 from resnet.profiler import Profile, profile
 from resnet.saliency import explain, top_k
 from resnet.spec import NetSpec
-from resnet.worker import load_model
+from resnet.worker import load_data, load_model
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -73,33 +73,37 @@ def _data_info(name: str, changed: float) -> DataInfo:
 NOISE = "Gaussian noise"
 
 
-def _batch(spec: NetSpec, source: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised images (count, C, S, S) and labels (count,): noise with random labels, or a data set's test images."""
-    if source == NOISE:
-        generator = torch.Generator().manual_seed(0)
-        shape = count, spec.in_channels, spec.image_size, spec.image_size
-        return torch.randn(shape, generator=generator), torch.randint(spec.classes, (count,), generator=generator)
-    data = datasets.load_offered(source, size=spec.image_size, train=2000)
+def _noise(spec: NetSpec, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gaussian images (count, C, S, S) and random labels (count,)."""
+    generator = torch.Generator().manual_seed(0)
+    shape = count, spec.in_channels, spec.image_size, spec.image_size
+    return torch.randn(shape, generator=generator), torch.randint(spec.classes, (count,), generator=generator)
+
+
+def _test_batch(data: datasets.Dataset, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised test images (count, C, S, S), the same ones each time, and their labels (count,)."""
     chosen = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:count]
     return datasets.normalise(data.test_images[chosen], data.mean, data.std), data.test_labels[chosen]
 
 
-def _gradients(model: ResNet, source: str, count: int) -> pd.DataFrame:
-    images, labels = _batch(model.spec, source, count)
-    return gradient_norms(model, images, labels, list(blocks(model)), list(weight_layers(model)))
+def _gradients(model: ResNet, batch: tuple[torch.Tensor, torch.Tensor]) -> pd.DataFrame:
+    return gradient_norms(model, *batch, list(blocks(model)), list(weight_layers(model)))
 
 
 @st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
 def gradients_at_start(spec: NetSpec, seed: int, source: str, count: int) -> pd.DataFrame:
-    """Gradient norms of the untrained net: columns name, kind, depth, norm."""
-    return _gradients(build(spec, seed), source, count)
+    """Gradient norms of the untrained net on NOISE or a data set: columns name, kind, depth, norm. DataError."""
+    if source == NOISE:
+        return _gradients(build(spec, seed), _noise(spec, count))
+    data = datasets.load_offered(source, size=spec.image_size, train=2000)
+    return _gradients(build(spec, seed), _test_batch(data, count))
 
 
 @st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
 def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
-    """The same of a run's checkpoint at `step`, on test images of its own data set."""
+    """The same of a run's checkpoint at `step`, on test images of its own data set. RunError, DataError."""
     run = runs.find(run_id)
-    return _gradients(load_model(run), run.job.data, count)
+    return _gradients(load_model(run), _test_batch(load_data(run), count))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
