@@ -249,7 +249,7 @@ def heat_chart(low: int, high: int) -> dict[str, Any]:
                 "title": "layer (1 = input)",
                 "axis": {"labelOverlap": "greedy", "ticks": False, "grid": False},
             },
-            "color": value | {"title": "log10 ||dL/dW||", "legend": legend},
+            "fill": value | {"title": "log10 ||dL/dW||", "legend": legend},
             "stroke": value | {"legend": None},  # closes the seams between the cells
             "tooltip": [
                 {"field": "depth", "title": "layer"},
