@@ -47,19 +47,22 @@ def at_start(spec: NetSpec) -> pd.DataFrame:
     offered = [name for name in data.available() if (spec.classes, spec.in_channels) == (10, 3)]
     source = st.selectbox("Images", [NOISE, *offered], key="gradients.source")
     count = batch_field(spec)
-    spec = dataclasses.replace(spec, norm=norm, zero_init=zero and norm != "none")
     nets = [spec, plain_twin(spec)] if not spec.plain else [spec]
-    return labelled([(net, gradients_at_start(net, seed, source, count)) for net in nets])
+    switched = [dataclasses.replace(net, norm=norm, zero_init=zero and norm != "none") for net in nets]
+    frames = [gradients_at_start(net, seed, source, count) for net in switched]
+    return labelled(nets, frames)
 
 
 def of_runs(chosen: list[Run]) -> pd.DataFrame:
     count = batch_field(chosen[0].job.net)
     st.caption(f"On test images of {chosen[0].job.data}.")
-    return labelled([(run.job.net, gradients_of_run(run.id, run.checkpoint_step() or 0, count)) for run in chosen])
+    frames = [gradients_of_run(run.id, run.checkpoint_step() or 0, count) for run in chosen]
+    return labelled([run.job.net for run in chosen], frames)
 
 
-def labelled(parts: list[tuple[NetSpec, pd.DataFrame]]) -> pd.DataFrame:
-    return pd.concat([frame.assign(net=net.name, plain=net.plain) for net, frame in parts], ignore_index=True)
+def labelled(nets: list[NetSpec], frames: list[pd.DataFrame]) -> pd.DataFrame:
+    named = [frame.assign(net=net.name, plain=net.plain) for net, frame in zip(nets, frames, strict=True)]
+    return pd.concat(named, ignore_index=True)
 
 
 def races() -> dict[str, list[Run]]:
@@ -73,9 +76,10 @@ def races() -> dict[str, list[Run]]:
 
 
 def reading(frame: pd.DataFrame, kind: str) -> str:
-    """One sentence with the fitted factor of each net."""
+    """A half sentence with the fitted factor of each net; stem and head are no part of a fit over weights."""
     words = []
     for net, rows in frame.groupby("net", sort=False):
+        rows = rows[rows.name.map(stage_of).str.startswith("stage")] if kind == WEIGHT else rows
         drawn = rows[(rows.norm > 0) & np.isfinite(rows.norm)]
         zeros = f" ({len(rows) - len(drawn)} of {len(rows)} are 0 and have no place on a log axis)"
         if len(drawn) < 2:
@@ -83,11 +87,9 @@ def reading(frame: pd.DataFrame, kind: str) -> str:
             continue
         factor = fit_factor(drawn.depth, drawn.norm)
         change = f"grows {factor:.3f}x" if factor > 1 else f"shrinks {1 / factor:.3f}x"
-        ratio = f" and {end_ratio(drawn.norm):,.3g}x from end to end" if kind == OUTPUT else ""
+        ratio = f" and is {end_ratio(drawn.norm):,.3g}x as large at the start" if kind == OUTPUT else ""
         words.append(f"in {net} it {change} per layer{ratio}{zeros if len(drawn) < len(rows) else ''}")
-    return (
-        f"Going back towards the input (right to left), {'; '.join(words)}. Factors are least-squares fits to the log."
-    )
+    return f"going back towards the input, {', '.join(words)} (least-squares fits to the log over the stages)"
 
 
 def show(frame: pd.DataFrame, where: str) -> None:
@@ -95,7 +97,7 @@ def show(frame: pd.DataFrame, where: str) -> None:
     first = weights.drop_duplicates("name").assign(stage=lambda rows: rows.name.map(stage_of))
     borders = {str(stage): float(rows.depth.min()) for stage, rows in first.groupby("stage", sort=False)}
     for kind, quantity, text in [
-        (OUTPUT, "||dL/dx||", "Gradient of the loss with respect to each block's output"),
+        (OUTPUT, "||dL/dx||", "Gradient of the loss with respect to the stem's and each block's output"),
         (WEIGHT, "||dL/dW||", "Gradient of the loss with respect to each layer's weights"),
     ]:
         rows = frame[frame.kind == kind]
