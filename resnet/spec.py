@@ -10,6 +10,7 @@ from typing import Any
 from resnet.blocks import BLOCKS, NORMS, SHORTCUTS, STEMS
 
 MAX_BLOCKS, MAX_WIDTH = 600, 4096  # 1202 layers are 600 basic blocks
+CIFAR_DEPTHS = range(8, 1203, 6)  # 6n+2
 
 
 class SpecError(ValueError):
@@ -116,8 +117,8 @@ class NetSpec:
 
     @property
     def name(self) -> str:
-        """The preset's name, `plain-N` for the plain twin of one, or `ResNet-N (custom)`."""
-        for name, preset in PRESETS.items():
+        """The preset's or CIFAR net's name, `plain-N` for the plain twin of one, or `ResNet-N (custom)`."""
+        for name, preset in _named(self.depth).items():
             own = dataclasses.replace(
                 preset, in_channels=self.in_channels, classes=self.classes, image_size=self.image_size
             )
@@ -157,6 +158,12 @@ PRESETS: dict[str, NetSpec] = {f"ResNet-{depth}": cifar(depth) for depth in (20,
     "ResNet-101": _imagenet("bottleneck", 3, 4, 23, 3),
     "ResNet-152": _imagenet("bottleneck", 3, 8, 36, 3),
 }
+
+
+def _named(depth: int) -> dict[str, NetSpec]:
+    """The presets, and the CIFAR net of that depth where there is one and no preset has its name."""
+    name = f"ResNet-{depth}"
+    return PRESETS if name in PRESETS or depth not in CIFAR_DEPTHS else PRESETS | {name: cifar(depth)}
 
 
 def to_dict(spec: NetSpec) -> dict[str, Any]:
@@ -207,8 +214,9 @@ def to_code(spec: NetSpec) -> str:
         differ = [(name, value) for name, value in pairs if value != getattr(base, name)]
         return [f"{name}.{_stages_code(value) if name == 'stages' else value}" for name, value in differ]
 
-    base = min(PRESETS, key=lambda name: len(changes(PRESETS[name])))
-    return "~".join([base.replace(" ", "_"), *changes(PRESETS[base])])
+    named = _named(spec.depth)
+    base = min(named, key=lambda name: len(changes(named[name])))
+    return "~".join([base.replace(" ", "_"), *changes(named[base])])
 
 
 def from_code(code: str) -> NetSpec:

@@ -84,7 +84,9 @@ def test_code_names_the_nearest_preset_and_what_differs() -> None:
     assert to_code(BASE) == "ResNet-20"
     assert to_code(changed(shortcut="B", classes=100)) == "ResNet-20~shortcut.B~classes.100"
     assert to_code(PRESETS["ResNet-50 v1"]) == "ResNet-50_v1"
-    assert to_code(cifar(26)) == "ResNet-20~stages.4x16s1-4x32s2-4x64s2"
+    assert to_code(cifar(26)) == "ResNet-26"
+    assert to_code(cifar(50)) == "ResNet-20~stages.8x16s1-8x32s2-8x64s2", "ResNet-50 is the ImageNet net"
+    assert (cifar(8).name, plain_twin(cifar(8)).name, cifar(50).name) == ("ResNet-8", "plain-8", "ResNet-50 (custom)")
     assert from_code("plain-20") == plain_twin(BASE)
     assert from_code("plain-50_v1") == plain_twin(PRESETS["ResNet-50 v1"])
     assert from_code("ResNet-26") == cifar(26)
