@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resnet import runs
 from resnet.data import DataError, available, download_cifar10, load
-from resnet.profiler import FLOPS_PER_MAC, profile
+from resnet.profiler import profile
 from resnet.spec import NetSpec, SpecError, from_code, plain_twin
 from resnet.trainer import Recipe, RecipeError
 from resnet.worker import work
@@ -68,7 +68,7 @@ def show_profile(args: argparse.Namespace) -> int:
     print(result.stages().to_string(index=False))
     print(
         f"{spec.name} at {spec.image_size} px: {result.params:,} params, {result.macs:,} MACs "
-        f"(multiply-adds of convolutions and linear layers) = {result.macs * FLOPS_PER_MAC:,} FLOPs"
+        f"(multiply-adds of convolutions and linear layers) = {result.flops:,} FLOPs"
     )
     return 0
 

@@ -8,7 +8,7 @@ from pages.ui.cached import Answer, answer, attribution, block_names, data_info,
 from resnet import plots, runs
 from resnet.photos import DataError
 from resnet.runs import Run, RunError
-from resnet.saliency import METHODS, NonFiniteMapError
+from resnet.saliency import METHODS
 from resnet.spec import cifar, plain_twin
 from resnet.trainer import Recipe
 
@@ -120,7 +120,7 @@ else:
     with controls, widgets.told(DataError, RunError):
         pair = pair_fields()
         seen = picture_field(pair)
-    with result, widgets.told(DataError, RunError, NonFiniteMapError, ValueError):
+    with result, widgets.told(ValueError):
         if seen is None:
             st.info("Upload a photo or take a sample, and both nets will be explained here.")
         else:
