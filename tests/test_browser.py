@@ -176,7 +176,8 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     assert page.url == followed
     pictures(page, "3-train")
     page.get_by_role("button", name="Stop").click()
-    expect(page.get_by_text("stopped", exact=True)).to_have_count(2)
+    badges = page.locator("[data-testid=stMarkdownContainer]").get_by_text("stopped", exact=True)
+    expect(badges).to_have_count(2)  # beside each net's name; the table of runs below says it too
     fine(page)
 
     page.get_by_role("link", name="Gradients").click()
