@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resnet import runs
+from resnet.codes import from_code
 from resnet.data import DataError, available, download_cifar10, load
 from resnet.profiler import profile
-from resnet.spec import NetSpec, SpecError, from_code, plain_twin
+from resnet.spec import NetSpec, SpecError, plain_twin
 from resnet.trainer import Recipe, RecipeError
 from resnet.worker import work
 

@@ -1,30 +1,58 @@
 """Stems, residual blocks and shortcuts as modules that hooks can trust.
 
-Every ReLU is a module of its own, never in place and never reused, and the addition is a module: attribution
+Every activation is a module of its own, never in place and never reused, and the addition is a module: attribution
 methods that hook modules (captum) would otherwise be silently wrong. Parameter names are torchvision's.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": nn.BatchNorm2d,
-    "none": lambda channels: nn.Identity(),
-}
+from resnet.layers import Add, Copy, Layers, SkipInit, SqueezeExcitation
 
 
-def conv(c_in: int, c_out: int, kernel: int, stride: int, norm: str) -> nn.Conv2d:
-    """Same-padded convolution (N, c_in, H, W) -> (N, c_out, ceil(H/stride), ceil(W/stride)); biased if no norm"""
-    return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=norm == "none")
+@dataclass(frozen=True)
+class BlockPlan:
+    """How one block is made: all that `BLOCKS[plan.block](plan)` has to know."""
 
+    block: str
+    c_in: int
+    width: int
+    stride: int = 1
+    dilation: int = 1
+    first_dilation: int = 1  # of the block's first wide convolution; a stage's first block has the last stage's
+    shortcut: str = "B"
+    cardinality: int = 1
+    base_width: int = 64
+    stride_on: str = "3x3"
+    se: int = 0
+    skip_init: bool = False
+    drop: float = field(default=0.0, compare=False)  # how often changes no cost; see `key`
+    layers: Layers = Layers()
 
-class Add(nn.Module):
-    """shortcut + branch, both (N, C, H, W)."""
+    @property
+    def c_out(self) -> int:
+        return self.width * BLOCKS[self.block].expansion
 
-    def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
-        return shortcut + branch
+    @property
+    def keeps_shape(self) -> bool:
+        return (self.c_in, self.stride) == (self.c_out, 1)
+
+    @property
+    def inner(self) -> int:
+        """Channels inside a bottleneck: width x base_width / 64 x cardinality (arXiv 1611.05431, 1605.07146)."""
+        return int(self.width * self.base_width / 64) * self.cardinality
+
+    @property
+    def key(self) -> tuple["BlockPlan", bool]:
+        """Equal for blocks whose layers and costs are equal."""
+        return self, self.drop > 0
+
+    def build(self) -> "Block":
+        return BLOCKS[self.block](self)
 
 
 class ZeroPad(nn.Module):
@@ -33,45 +61,65 @@ class ZeroPad(nn.Module):
     The zeros are split between the first and the last channels.
     """
 
-    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+    def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
-        self.stride, new = stride, c_out - c_in
-        self.pad = (0, 0, 0, 0, new // 2, new - new // 2)
+        self.stride, new = plan.stride, plan.c_out - plan.c_in
+        self.pad = (0, 0) * plan.layers.dims + (new // 2, new - new // 2)
 
     def extra_repr(self) -> str:
         return f"stride={self.stride}, pad={self.pad}"
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], self.pad)  # (N, c_out, ceil(H/s), ceil(W/s))
+        step = slice(None, None, self.stride)
+        return F.pad(x[(slice(None), slice(None), *[step] * (x.dim() - 2))], self.pad)  # (N, c_out, ceil(H/s), ...)
 
 
-def zero_pad(c_in: int, c_out: int, stride: int, norm: str) -> nn.Module:
+def _projection(plan: BlockPlan, normed: bool, stride: int) -> list[nn.Module]:
+    conv = plan.layers.conv(plan.c_in, plan.c_out, 1, stride)
+    return [conv, plan.layers.bn(plan.c_out)] if normed else [conv]
+
+
+def zero_pad(plan: BlockPlan, normed: bool) -> nn.Module:
     """Identity where the shape stays, else option A."""
-    return nn.Identity() if (c_in, stride) == (c_out, 1) else ZeroPad(c_in, c_out, stride)
+    return nn.Identity() if plan.keeps_shape else ZeroPad(plan)
 
 
-def projection(c_in: int, c_out: int, stride: int, norm: str) -> nn.Module:
+def projection(plan: BlockPlan, normed: bool) -> nn.Module:
     """Identity where the shape stays, else option B: a 1x1 convolution with its norm."""
-    if (c_in, stride) == (c_out, 1):
+    return nn.Identity() if plan.keeps_shape else nn.Sequential(*_projection(plan, normed, plan.stride))
+
+
+def projection_everywhere(plan: BlockPlan, normed: bool) -> nn.Module:
+    """Option C: a 1x1 convolution with its norm in every block."""
+    return nn.Sequential(*_projection(plan, normed, plan.stride))
+
+
+def avg_pool(plan: BlockPlan, normed: bool) -> nn.Module:
+    """Identity where the shape stays, else ResNet-D's: a mean takes the stride, then 1x1 (arXiv 1812.01187)."""
+    if plan.keeps_shape:
         return nn.Identity()
-    return nn.Sequential(conv(c_in, c_out, 1, stride, norm), NORMS[norm](c_out))
+    pool = plan.layers.avg_pool(plan.stride) if plan.stride > 1 else nn.Identity()
+    return nn.Sequential(pool, *_projection(plan, normed, 1))
 
 
-def no_shortcut(c_in: int, c_out: int, stride: int, norm: str) -> None:
+def no_shortcut(plan: BlockPlan, normed: bool) -> None:
     """A plain net has none."""
 
 
-SHORTCUTS: dict[str, Callable[[int, int, int, str], nn.Module | None]] = {
+SHORTCUTS: dict[str, Callable[[BlockPlan, bool], nn.Module | None]] = {
     "A": zero_pad,
     "B": projection,
+    "C": projection_everywhere,
+    "D": avg_pool,
     "none": no_shortcut,
 }
+
 
 MODES = ("both", "shortcut", "branch", "cut")
 
 
 class Block(nn.Module):
-    """relu(shortcut(x) + branch(x)) on (N, c_in, H, W); without a shortcut, relu(branch(x)).
+    """act(shortcut(x) + branch(x)) on (N, c_in, H, W); without a shortcut, act(branch(x)).
 
     `mode` lets lesion studies run a built net in another way: "shortcut" or "branch" alone, or "cut" (the block
     returns its input). ValueError where the block cannot run in that mode.
@@ -79,16 +127,24 @@ class Block(nn.Module):
 
     convs: int  # weight layers on the branch
     expansion: int  # output channels / width
-    last_norm: str
-    last_relu: str
+    preact = False  # norm and activation stand before each convolution
+    last_conv: str
+    last_norm = ""  # of the branch; "" where it ends in a convolution
+    last_act = ""  # after the addition; "" for none
 
-    def __init__(self, c_in: int, width: int, stride: int, shortcut: str, norm: str, stride_on: str) -> None:
+    def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
-        self.keeps_shape = (c_in, stride) == (width * self.expansion, 1)
-        self.downsample = SHORTCUTS[shortcut](c_in, width * self.expansion, stride, norm)
+        self.keeps_shape = plan.keeps_shape
+        self.downsample = SHORTCUTS[plan.shortcut](plan, not self.preact)
         if self.downsample is not None:
             self.add = Add()
         self._mode = "both"
+
+    def _finish(self, plan: BlockPlan) -> None:
+        """What may follow the last layer of a branch."""
+        self.se = SqueezeExcitation(plan.c_out, plan.se, plan.layers) if plan.se else nn.Identity()
+        self.alpha = SkipInit() if plan.skip_init else nn.Identity()
+        self.drop = StochasticDepth(plan.drop, "row") if plan.drop else nn.Identity()
 
     @property
     def mode(self) -> str:
@@ -107,80 +163,176 @@ class Block(nn.Module):
     def extra_repr(self) -> str:
         return "" if self._mode == "both" else f"mode={self._mode}"
 
+    def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the shortcut and what the branch read."""
+        return x, x
+
     def branch(self, x: Tensor) -> Tensor:
         raise NotImplementedError  # each block's own
 
     def forward(self, x: Tensor) -> Tensor:
         if self._mode == "cut":
             return x
+        past, inside = self.enter(x)
         if self.downsample is None or self._mode == "branch":
-            y = self.branch(x)
+            y = self._end(self.branch(inside))
         elif self._mode == "shortcut":
-            y = self.downsample(x)
+            y = self.downsample(past)
         else:
-            y = self.add(self.downsample(x), self.branch(x))
-        return self.get_submodule(self.last_relu)(y)
+            y = self.add(self.downsample(past), self._end(self.branch(inside)))
+        return self.get_submodule(self.last_act)(y) if self.last_act else y
+
+    def _end(self, y: Tensor) -> Tensor:
+        return self.drop(self.alpha(self.se(y)))
 
 
 class BasicBlock(Block):
     """Two 3x3 convolutions (He 2015, Fig. 5 left); the first one strides."""
 
-    convs, expansion, last_relu, last_norm = 2, 1, "relu2", "bn2"
+    convs, expansion, last_conv, last_norm, last_act = 2, 1, "conv2", "bn2", "act2"
 
-    def __init__(self, c_in: int, width: int, stride: int, shortcut: str, norm: str, stride_on: str) -> None:
-        super().__init__(c_in, width, stride, shortcut, norm, stride_on)
-        self.conv1 = conv(c_in, width, 3, stride, norm)
-        self.bn1 = NORMS[norm](width)
-        self.relu1 = nn.ReLU()
-        self.conv2 = conv(width, width, 3, 1, norm)
-        self.bn2 = NORMS[norm](width)
-        self.relu2 = nn.ReLU()
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        make, width = plan.layers, plan.width
+        self.conv1 = make.conv(plan.c_in, width, 3, plan.stride, plan.first_dilation)
+        self.bn1 = make.bn(width)
+        self.act1 = make.act()
+        self.conv2 = make.conv(width, width, 3, 1, plan.dilation)
+        self.bn2 = make.bn(width)
+        self._finish(plan)
+        self.act2 = make.act()
 
     def branch(self, x: Tensor) -> Tensor:
-        x = self.relu1(self.bn1(self.conv1(x)))  # (N, width, H/stride, W/stride)
+        x = self.act1(self.bn1(self.conv1(x)))  # (N, width, H/stride, W/stride)
         return self.bn2(self.conv2(x))
 
 
 class Bottleneck(Block):
-    """1x1, 3x3, 1x1 (He 2015, Fig. 5 right), four times wider at its end.
+    """1x1, 3x3, 1x1 (He 2015, Fig. 5 right), four times wider at its end; ResNeXt's groups are in the 3x3.
 
     stride_on "1x1" is the paper's v1; "3x3" is v1.5, which torchvision builds.
     """
 
-    convs, expansion, last_relu, last_norm = 3, 4, "relu3", "bn3"
+    convs, expansion, last_conv, last_norm, last_act = 3, 4, "conv3", "bn3", "act3"
 
-    def __init__(self, c_in: int, width: int, stride: int, shortcut: str, norm: str, stride_on: str) -> None:
-        super().__init__(c_in, width, stride, shortcut, norm, stride_on)
-        c_out = width * self.expansion
-        first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
-        self.conv1 = conv(c_in, width, 1, first, norm)
-        self.bn1 = NORMS[norm](width)
-        self.relu1 = nn.ReLU()
-        self.conv2 = conv(width, width, 3, second, norm)
-        self.bn2 = NORMS[norm](width)
-        self.relu2 = nn.ReLU()
-        self.conv3 = conv(width, c_out, 1, 1, norm)
-        self.bn3 = NORMS[norm](c_out)
-        self.relu3 = nn.ReLU()
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        make, inner = plan.layers, plan.inner
+        first, second = (plan.stride, 1) if plan.stride_on == "1x1" else (1, plan.stride)
+        self.conv1 = make.conv(plan.c_in, inner, 1, first)
+        self.bn1 = make.bn(inner)
+        self.act1 = make.act()
+        self.conv2 = make.conv(inner, inner, 3, second, plan.first_dilation, plan.cardinality)
+        self.bn2 = make.bn(inner)
+        self.act2 = make.act()
+        self.conv3 = make.conv(inner, plan.c_out, 1)
+        self.bn3 = make.bn(plan.c_out)
+        self._finish(plan)
+        self.act3 = make.act()
 
     def branch(self, x: Tensor) -> Tensor:
-        x = self.relu1(self.bn1(self.conv1(x)))
-        x = self.relu2(self.bn2(self.conv2(x)))  # (N, width, H/stride, W/stride)
+        x = self.act1(self.bn1(self.conv1(x)))
+        x = self.act2(self.bn2(self.conv2(x)))  # (N, inner, H/stride, W/stride)
         return self.bn3(self.conv3(x))  # (N, 4 width, ...)
 
 
-BLOCKS: dict[str, type[Block]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+class PreActivation(Block):
+    """shortcut(x) + branch(act(bn1(x))) (He 2016, arXiv 1603.05027); a shortcut with weights reads act(bn1(x)) too."""
+
+    preact = True
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        # Without a norm the activation would read the very tensor that the shortcut passes on.
+        self.bn1 = Copy() if plan.layers.norm == "none" else plan.layers.bn(plan.c_in)
+        self.act1 = plan.layers.act()
+
+    def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inside = self.act1(self.bn1(x))
+        return x if isinstance(self.downsample, nn.Identity) else inside, inside
 
 
-def stem_3x3(c_in: int, width: int, norm: str) -> dict[str, nn.Module]:
-    """The CIFAR stem (He 2015, 4.2): 3x3, stride 1."""
-    return {"conv1": conv(c_in, width, 3, 1, norm), "bn1": NORMS[norm](width), "relu": nn.ReLU()}
+class PreActBasicBlock(PreActivation):
+    """norm, act, 3x3, norm, act, 3x3."""
+
+    convs, expansion, last_conv = 2, 1, "conv2"
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        make, width = plan.layers, plan.width
+        self.conv1 = make.conv(plan.c_in, width, 3, plan.stride, plan.first_dilation)
+        self.bn2 = make.bn(width)
+        self.act2 = make.act()
+        self.conv2 = make.conv(width, width, 3, 1, plan.dilation)
+        self._finish(plan)
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)  # (N, width, H/stride, W/stride)
+        return self.conv2(self.act2(self.bn2(x)))
 
 
-def stem_7x7(c_in: int, width: int, norm: str) -> dict[str, nn.Module]:
-    """The ImageNet stem (He 2015, Table 1): 7x7, stride 2, then a 3x3 max-pool, stride 2."""
-    stem = {"conv1": conv(c_in, width, 7, 2, norm), "bn1": NORMS[norm](width), "relu": nn.ReLU()}
-    return stem | {"maxpool": nn.MaxPool2d(3, 2, 1)}
+class PreActBottleneck(PreActivation):
+    """norm, act, 1x1, norm, act, 3x3, norm, act, 1x1."""
+
+    convs, expansion, last_conv = 3, 4, "conv3"
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        make, inner = plan.layers, plan.inner
+        first, second = (plan.stride, 1) if plan.stride_on == "1x1" else (1, plan.stride)
+        self.conv1 = make.conv(plan.c_in, inner, 1, first)
+        self.bn2 = make.bn(inner)
+        self.act2 = make.act()
+        self.conv2 = make.conv(inner, inner, 3, second, plan.first_dilation, plan.cardinality)
+        self.bn3 = make.bn(inner)
+        self.act3 = make.act()
+        self.conv3 = make.conv(inner, plan.c_out, 1)
+        self._finish(plan)
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        x = self.conv2(self.act2(self.bn2(x)))  # (N, inner, H/stride, W/stride)
+        return self.conv3(self.act3(self.bn3(x)))  # (N, 4 width, ...)
 
 
-STEMS: dict[str, Callable[[int, int, str], dict[str, nn.Module]]] = {"3x3": stem_3x3, "7x7": stem_7x7}
+BLOCKS: dict[str, type[Block]] = {
+    "basic": BasicBlock,
+    "bottleneck": Bottleneck,
+    "preact-basic": PreActBasicBlock,
+    "preact-bottleneck": PreActBottleneck,
+}
+
+
+@dataclass(frozen=True)
+class Stem:
+    """`convs`: kernel, stride and share of the stem's width of each convolution; perhaps a max-pool of stride 2."""
+
+    convs: tuple[tuple[int | tuple[int, ...], int | tuple[int, ...], float], ...]
+    pool: bool
+    stride: int  # of the whole stem, in height and width
+    time_stride: int  # the same in time, or across a volume's slices
+    dims: tuple[int, ...] = (2, 3)
+
+    def build(self, c_in: int, width: int, layers: Layers, preact: bool) -> dict[str, nn.Module]:
+        """The stem's layers by name; before pre-activation blocks the last convolution has no norm of its own."""
+        named: dict[str, nn.Module] = {}
+        for index, (kernel, stride, share) in enumerate(self.convs, 1):
+            c_out, last = max(1, int(width * share)), index == len(self.convs)
+            named[f"conv{index}"] = layers.conv(c_in, c_out, kernel, stride)
+            if not (last and preact):
+                named[f"bn{index}"] = layers.bn(c_out)
+                named["act" if last else f"act{index}"] = layers.act()
+            c_in = c_out
+        return named | ({"maxpool": layers.max_pool()} if self.pool else {})
+
+
+STEMS: dict[str, Stem] = {
+    "3x3": Stem(((3, 1, 1),), pool=False, stride=1, time_stride=1),  # He 2015, 4.2, for CIFAR
+    "7x7": Stem(((7, 2, 1),), pool=True, stride=4, time_stride=4),  # He 2015, Table 1
+    "deep": Stem(  # ResNet-C, arXiv 1812.01187
+        ((3, 2, 0.5), (3, 1, 0.5), (3, 1, 1)), pool=True, stride=4, time_stride=4
+    ),
+    "3x7x7": Stem(  # R3D, arXiv 1711.11248
+        (((3, 7, 7), (1, 2, 2), 1),), pool=False, stride=2, time_stride=1, dims=(3,)
+    ),
+}

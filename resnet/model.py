@@ -1,34 +1,76 @@
 """Build the net that a spec describes, with torchvision's parameter names."""
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from resnet.blocks import BLOCKS, STEMS, Block
+from resnet.blocks import BLOCKS, STEMS, Block, BlockPlan
+from resnet.layers import Layers, SkipInit
 from resnet.spec import NetSpec
+
+_CONV = nn.modules.conv._ConvNd
+
+
+def parts(spec: NetSpec) -> Iterator[tuple[str, BlockPlan | nn.Module]]:
+    """The net as a chain, input to output: names with the modules of stem and head, and the plans of the blocks."""
+    make, preact = Layers(spec.dims, spec.norm, spec.activation), BLOCKS[spec.block].preact
+    yield from STEMS[spec.stem].build(spec.in_channels, spec.stem_width, make, preact).items()
+    c_in = spec.stem_width
+    for name, plan in block_plans(spec):
+        c_in = plan.c_out
+        yield name, plan
+    if preact:
+        yield "bn_last", make.bn(c_in)
+        yield "act_last", make.act()
+    yield "avgpool", make.global_pool()
+    yield "flatten", nn.Flatten()
+    yield "fc", nn.Linear(c_in, spec.classes)
+
+
+def block_plans(spec: NetSpec) -> Iterator[tuple[str, BlockPlan]]:
+    """Every block's name (layer1.0, ...) and plan; drop rates grow linearly with depth (arXiv 1603.09382)."""
+    c_in, dilation, done, total = spec.stem_width, 1, 0, sum(stage.blocks for stage in spec.stages)
+    for index, stage in enumerate(spec.stages, 1):
+        for position in range(stage.blocks):
+            plan = BlockPlan(
+                block=spec.block,
+                c_in=c_in,
+                width=stage.width,
+                stride=stage.stride if position == 0 else 1,
+                dilation=stage.dilation,
+                first_dilation=dilation,
+                shortcut=stage.shortcut or spec.shortcut,
+                cardinality=spec.cardinality,
+                base_width=spec.base_width,
+                stride_on=spec.stride_on,
+                se=spec.se,
+                skip_init=spec.skip_init,
+                drop=spec.stochastic_depth * done / max(1, total - 1),
+                layers=Layers(spec.dims, spec.norm, spec.activation),
+            )
+            yield f"layer{index}.{position}", plan
+            c_in, dilation, done = plan.c_out, stage.dilation, done + 1
 
 
 class ResNet(nn.Sequential):
-    """Stem, layer1..layerN, avgpool, flatten, fc: images (N, in_channels, H, W) -> logits (N, classes)."""
+    """Stem, layer1..layerN, avgpool, flatten, fc: images (N, C, H, W), clips (N, C, T, H, W) -> logits (N, classes)."""
+
+    fc: nn.Linear
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         self.spec = spec
-        for name, module in STEMS[spec.stem](spec.in_channels, spec.stem_width, spec.norm).items():
-            self.add_module(name, module)
-        make, c_in = BLOCKS[spec.block], spec.stem_width
-        for index, stage in enumerate(spec.stages, 1):
-            blocks = nn.Sequential()
-            for position in range(stage.blocks):
-                stride = stage.stride if position == 0 else 1
-                blocks.append(make(c_in, stage.width, stride, spec.shortcut, spec.norm, spec.stride_on))
-                c_in = stage.width * make.expansion
-            self.add_module(f"layer{index}", blocks)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Linear(c_in, spec.classes)
+        for name, part in parts(spec):
+            if isinstance(part, nn.Module):
+                self.add_module(name, part)
+                continue
+            stage, _ = name.split(".")
+            if stage not in self._modules:
+                self.add_module(stage, nn.Sequential())
+            self.get_submodule(stage).append(part.build())  # type: ignore[operator]
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """The named intermediates: stem, stage1..stageN (N, C, H, W), pre_logits (N, C), logits (N, classes)."""
@@ -52,8 +94,9 @@ def blocks(model: nn.Module) -> dict[str, Block]:
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Convolutions and linear layers on the main path by name, input to output: a net's depth counts these."""
-    kinds = (nn.Conv2d, nn.Linear)
-    return {n: m for n, m in model.named_modules() if isinstance(m, kinds) and ".downsample" not in n}
+    kinds = (_CONV, nn.Linear)
+    found = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+    return {name: module for name, module in found.items() if ".downsample" not in name and ".se." not in name}
 
 
 def build(spec: NetSpec, seed: int = 0, device: str | torch.device = "cpu") -> ResNet:
@@ -79,15 +122,18 @@ def initialise(model: ResNet, seed: int) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     for _, module in sorted(model.named_modules(), key=lambda item: ".downsample" in item[0]):
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, _CONV):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm):
             module.reset_parameters()
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        elif isinstance(module, SkipInit):
+            nn.init.zeros_(module.alpha)
+        if isinstance(module, _CONV | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
     if model.spec.zero_init:
         for block in blocks(model).values():
-            nn.init.zeros_(block.get_submodule(block.last_norm).get_parameter("weight"))
+            normed = block.last_norm and model.spec.norm != "none"
+            nn.init.zeros_(block.get_submodule(block.last_norm if normed else block.last_conv).get_parameter("weight"))

@@ -16,7 +16,8 @@ _KINDS = {"residual": RESIDUAL, "plain": PLAIN}
 _ARCS: dict[str, dict[str, Any]] = {  # how each kind of shortcut is drawn: line, marker at the apex
     "identity": {"line": {"color": RESIDUAL, "width": 2}, "symbol": None},
     "zero-pad (option A)": {"line": {"color": "#0891b2", "width": 2, "dash": "dot"}, "symbol": "circle-open"},
-    "projection (option B)": {"line": {"color": "#7c3aed", "width": 3}, "symbol": "diamond"},
+    "projection (option B, C)": {"line": {"color": "#7c3aed", "width": 3}, "symbol": "diamond"},
+    "average pool, projection (D)": {"line": {"color": "#be185d", "width": 3, "dash": "dash"}, "symbol": "square"},
 }
 
 
@@ -32,17 +33,14 @@ def _base(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
 def net_diagram(blocks: pd.DataFrame, plain: bool) -> go.Figure:
     """The net from left to right, a box per block as tall as its feature map, shortcuts as arcs over their blocks.
 
-    blocks: name, stage, out_shape, params, macs, side (pixels, 1 for the head), shortcut ("" for none).
+    blocks: name, stage, out_shape, params, macs, side (pixels, 1 for the head), shortcut ("" for none), kernels,
+    times (how many equal blocks the box stands for). A box's point index is its row.
     """
     x = np.arange(len(blocks)) + blocks.stage.ne(blocks.stage.shift()).cumsum().to_numpy() * 0.7
     side = blocks.side.to_numpy(float)
     tall = 0.3 + 1.2 * np.sqrt(side / side.max())
     body = blocks.stage.str.startswith("stage")
-    hover = [
-        f"<b>{row['name']}</b><br>output {row['out_shape']}<br>{row['params']:,} params<br>{row['macs']:,} MACs"
-        + (f"<br>shortcut: {row['shortcut']}" if row["shortcut"] else "")
-        for row in blocks.to_dict("records")
-    ]
+    hover = [_box_text(row) for row in blocks.to_dict("records")]
     boxes = go.Bar(
         x=x,
         y=tall,
@@ -52,6 +50,7 @@ def net_diagram(blocks: pd.DataFrame, plain: bool) -> go.Figure:
         hovertext=hover,
         hoverinfo="text",
         showlegend=False,
+        unselected={"marker": {"opacity": 0.5}},
     )
     flow = go.Scatter(
         x=[x[0] - 0.8, x[-1] + 0.8],
@@ -62,16 +61,28 @@ def net_diagram(blocks: pd.DataFrame, plain: bool) -> go.Figure:
         showlegend=False,
     )
     figure = go.Figure([flow, boxes])
+    for place, times in zip(x, blocks.times, strict=True):
+        if times > 1:
+            text = f"<b>x {times}</b>"
+            figure.add_annotation(x=place, y=0, text=text, showarrow=False, font={"color": "white", "size": 11})
     for kind, style in _ARCS.items():
         chosen = np.flatnonzero(blocks.shortcut == kind)
         if len(chosen):
             _add_arcs(figure, kind, style, x[chosen], tall[chosen])
-    figure.update_xaxes(visible=False).update_yaxes(visible=False, range=[-1.7, 1.45], fixedrange=True)
+    figure.update_xaxes(visible=False, fixedrange=True).update_yaxes(visible=False, range=[-1.7, 1.45], fixedrange=True)
     for stage, at in pd.Series(x).groupby(blocks.stage.to_numpy(), sort=False):
         last = blocks[blocks.stage == stage].iloc[-1]
         text = f"{stage}<br>{last.out_shape}"
         figure.add_annotation(x=at.mean(), y=-0.85, yanchor="top", text=text, showarrow=False, font={"size": 11})
     return _base(figure, 250, hovermode="closest", bargap=0)
+
+
+def _box_text(row: dict[str, Any]) -> str:
+    """What hovering over a box tells."""
+    lines = [f"<b>{row['name']}</b>" + (f" and {row['times'] - 1} more like it, each:" if row["times"] > 1 else "")]
+    lines += [f"convolutions {row['kernels']}"] if row["kernels"] else []
+    lines += [f"output {row['out_shape']}", f"{row['params']:,} params", f"{row['macs']:,} MACs"]
+    return "<br>".join(lines + ([f"shortcut: {row['shortcut']}"] if row["shortcut"] else []))
 
 
 def _add_arcs(figure: go.Figure, kind: str, style: dict[str, Any], x: np.ndarray, tall: np.ndarray) -> None:
@@ -111,6 +122,73 @@ def cost_by_stage(stages: pd.DataFrame, twin: pd.DataFrame, names: tuple[str, st
             )
     figure = _base(figure, 300, barmode="group")
     return figure.update_layout(margin_t=64, legend_y=1.12)
+
+
+def ledger(frame: pd.DataFrame, unit: str) -> go.Figure:
+    """What makes up a count, a bar per kind of layer on a log axis, the exact number beside it.
+
+    frame: op, count (exact ints; bars of 0 have no length).
+    """
+    counts = frame["count"].fillna(0).astype("int64")
+    bars = go.Bar(
+        x=np.where(counts > 0, counts, np.nan),
+        y=frame.op.to_numpy(),
+        orientation="h",
+        marker_color=RESIDUAL,
+        text=[f"{value:,}" for value in counts],
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="%{y}: %{text} " + unit + "<extra></extra>",
+    )
+    high = np.log10(max(10, counts.max()))
+    figure = go.Figure(bars).update_yaxes(type="category", autorange="reversed")
+    figure.update_xaxes(title=f"{unit} (log axis)", type="log", range=[0, high * 1.25], exponentformat="power")
+    return _base(figure, 90 + 32 * len(frame)).update_layout(margin_t=8)
+
+
+def waterfall(steps: pd.DataFrame, names: tuple[str, str], totals: tuple[int, int], quantity: str) -> go.Figure:
+    """From the first net's total to the second's: a bar per step, which sum to the exact difference.
+
+    steps: label, delta (exact ints).
+    """
+    labels = [names[0], *steps.label, names[1]]
+    values = [totals[0], *steps.delta, totals[1]]
+    texts = [f"{totals[0]:,}", *(f"{delta:+,}" for delta in steps.delta), f"{totals[1]:,}"]
+    bars = go.Waterfall(
+        x=labels,
+        y=values,
+        measure=["absolute", *["relative"] * len(steps), "total"],
+        text=texts,
+        textposition="outside",
+        cliponaxis=False,
+        increasing={"marker": {"color": "#be185d"}},
+        decreasing={"marker": {"color": "#0891b2"}},
+        totals={"marker": {"color": NEUTRAL}},
+        connector={"line": {"color": NEUTRAL, "width": 1}},
+        hovertemplate="%{x}: %{text}<extra></extra>",
+    )
+    figure = go.Figure(bars).update_yaxes(title=quantity).update_xaxes(type="category")
+    return _base(figure, 400).update_layout(showlegend=False)
+
+
+def cost_scatter(frame: pd.DataFrame, x: str, x_title: str, y_title: str) -> go.Figure:
+    """Published accuracy against a cost on a log axis, a mark per result.
+
+    frame: net, value, source and the column `x`.
+    """
+    figure = go.Figure()
+    for index, (net, rows) in enumerate(frame.groupby("net", sort=False)):
+        figure.add_scatter(
+            x=rows[x].to_numpy(),
+            y=rows["value"].to_numpy(),
+            mode="markers",
+            name=str(net),
+            marker={"size": 11, "symbol": index % 8, "line": {"width": 1}},
+            text=rows.source.to_numpy(),
+            hovertemplate=f"<b>{net}</b><br>%{{y}}<br>%{{x:.4s}}<br>%{{text}}<extra></extra>",
+        )
+    figure.update_xaxes(title=x_title, type="log", exponentformat="SI").update_yaxes(title=y_title)
+    return _base(figure, 420).update_layout(margin_t=64)
 
 
 def gradient_depth(frame: pd.DataFrame, borders: dict[str, float], quantity: str) -> go.Figure:

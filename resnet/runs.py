@@ -30,7 +30,8 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from resnet.spec import NetSpec, from_dict, to_dict
+from resnet.codes import from_dict, to_dict
+from resnet.spec import NetSpec
 
 STATES = ("starting", "running", "paused", "stopped", "finished", "failed", "crashed")
 ACTIVE = ("starting", "running")
@@ -294,7 +295,10 @@ def threads_for(workers: int) -> int:
 
 
 def create(job: Job) -> Run:
-    """A new run's folder, not yet started."""
+    """A new run's folder, not yet started. RunError for a net that reads no images."""
+    if job.net.frames:
+        rule = "The data sets here are images, and this net reads clips or volumes."
+        raise RunError(f"{rule} Received {job.net.frames} frames. Choose a net with 0 frames.")
     name = re.sub(r"[^a-z0-9]+", "-", job.net.name.lower()).strip("-")
     path = runs_folder() / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{secrets.token_hex(2)}"
     path.mkdir(parents=True)

@@ -6,12 +6,14 @@ Everything random is a function of (seed, step), so a run continues exactly from
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 
 from resnet.data import Dataset, augment, normalise
 from resnet.model import weight_layers
@@ -158,9 +160,20 @@ class State:
         self.step = step
 
 
+def _seed(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
 def _generator(*key: int) -> torch.Generator:
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(_seed(*key))
+
+
+@contextmanager
+def _drawing(*key: int) -> Iterator[None]:
+    """What layers draw here, as stochastic depth does, depends on the key alone; PyTorch's generators stay."""
+    with torch.random.fork_rng():
+        torch.manual_seed(_seed(*key))
+        yield
 
 
 def fit(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | EpochRecord | None]:
@@ -172,6 +185,7 @@ def fit(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | Ep
     model, device = state.model, next(state.model.parameters()).device
     images, labels = data.train_images.to(device), data.train_labels.to(device)
     per_epoch = steps_per_epoch(len(images), recipe.batch)
+    drops = any(isinstance(module, StochasticDepth) for module in model.modules())
     # A run that stopped between an epoch's last step and its test starts with that test.
     for epoch in range(max(0, state.step - 1) // per_epoch, recipe.epochs):
         order = torch.randperm(len(images), generator=_generator(recipe.seed, 0, epoch)).to(device)
@@ -182,7 +196,8 @@ def fit(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | Ep
             chosen = order[first : first + recipe.batch]
             x = _prepare(images[chosen], data, recipe.augment, (recipe.seed, 1, step))
             lr = recipe.lr_at(step, per_epoch * recipe.epochs)
-            loss, accuracy, *norms = _gradients(model, x, labels[chosen], recipe.precision)
+            with _drawing(recipe.seed, 2, step) if drops else nullcontext():
+                loss, accuracy, *norms = _gradients(model, x, labels[chosen], recipe.precision)
             _check_finite(loss, norms, step + 1, recipe)
             state.advance(lr)
             clock, seconds = time.perf_counter(), time.perf_counter() - clock

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from functools import cache
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import pytest
@@ -13,7 +13,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resnet.blocks import BLOCKS, MODES, NORMS, SHORTCUTS, STEMS, Add, Block, ZeroPad
+from resnet.blocks import BLOCKS, MODES, SHORTCUTS, STEMS, Block, BlockPlan, PreActBasicBlock, ZeroPad
+from resnet.layers import ACTIVATIONS, NORMS, Add, Layers, SqueezeExcitation
 from resnet.model import ResNet, blocks, build, weight_layers
 from resnet.spec import PRESETS, NetSpec, StageSpec, plain_twin
 
@@ -29,11 +30,15 @@ def small(block: str = "basic", shortcut: str = "A", **values: Any) -> NetSpec:
     return NetSpec(stages, block, shortcut, **sizes | values)
 
 
+def stems(frames: int) -> list[str]:
+    return [name for name, stem in STEMS.items() if (3 if frames else 2) in stem.dims]
+
+
 VARIANTS = [(block, shortcut) for block in BLOCKS for shortcut in SHORTCUTS]
 
 
 def images(spec: NetSpec, n: int = 2, device: str = "cpu") -> Tensor:
-    shape = n, spec.in_channels, spec.image_size, spec.image_size
+    shape = n, *spec.input_shape
     if device == "meta":
         return torch.empty(shape, device="meta")
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
@@ -43,7 +48,7 @@ def randomise_norms(model: nn.Module, seed: int = 3) -> None:
     """Scales, shifts and running statistics that no initialisation gives."""
     rng = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             assert module.running_var is not None
             assert module.running_mean is not None
             nn.init.uniform_(module.weight, 0.5, 1.5, generator=rng)
@@ -75,13 +80,21 @@ class Record(TorchDispatchMode):
 
 
 def expected_features(spec: NetSpec, n: int) -> dict[str, tuple[int, ...]]:
-    """Every stride rounds up; the 7x7 stem strides twice by two."""
-    size = spec.image_size if spec.stem == "3x3" else math.ceil(math.ceil(spec.image_size / 2) / 2)
-    shapes: dict[str, tuple[int, ...]] = {"stem": (n, spec.stem_width, size, size)}
+    """Every stride rounds up; the stems of ImageNet nets stride twice by two."""
+
+    def strided(sides: list[int], stride: int) -> list[int]:
+        return [math.ceil(side / stride) for side in sides]
+
+    sides = [spec.frames, spec.image_size, spec.image_size] if spec.frames else [spec.image_size] * 2
+    if spec.stem in ("7x7", "deep"):
+        sides = strided(strided(sides, 2), 2)
+    elif spec.stem == "3x7x7":
+        sides = [sides[0], *strided(sides[1:], 2)]
+    shapes: dict[str, tuple[int, ...]] = {"stem": (n, spec.stem_width, *sides)}
     channels = spec.stem_width
     for index, stage in enumerate(spec.stages, 1):
-        size, channels = math.ceil(size / stage.stride), stage.width * {"basic": 1, "bottleneck": 4}[spec.block]
-        shapes[f"stage{index}"] = (n, channels, size, size)
+        sides, channels = strided(sides, stage.stride), stage.width * (4 if "bottleneck" in spec.block else 1)
+        shapes[f"stage{index}"] = (n, channels, *sides)
     return shapes | {"pre_logits": (n, channels), "logits": (n, spec.classes)}
 
 
@@ -101,16 +114,17 @@ def run_on_meta(name: str) -> tuple[ResNet, dict[str, tuple[int, ...]], Counter[
 def test_presets_build_and_name_their_features(name: str) -> None:
     model, shapes, _, _ = run_on_meta(name)
     spec = TWINS[name]
-    assert len(weight_layers(model)) == spec.depth
+    assert len(weight_layers(model)) == spec.depth + len(STEMS[spec.stem].convs) - 1
     assert len(blocks(model)) == sum(stage.blocks for stage in spec.stages)
     assert list(shapes.items()) == list(expected_features(spec, 3).items())
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("frames", [0, 13])
 @pytest.mark.parametrize(("block", "shortcut"), VARIANTS)
-def test_every_combination_runs_forward_and_backward(block: str, shortcut: str, stem: str) -> None:
-    for norm in NORMS:
-        spec = small(block, shortcut, stem=stem, norm=norm, image_size=17, in_channels=2)
+def test_every_combination_runs_forward_and_backward(block: str, shortcut: str, frames: int) -> None:
+    for stem, norm, activation in product(stems(frames), NORMS, ACTIVATIONS):
+        values = {"stem": stem, "norm": norm, "activation": activation, "frames": frames}
+        spec = small(block, shortcut, **values, image_size=17, in_channels=2)
         model = build(spec)
         features = model.features(images(spec))
         assert {k: tuple(v.shape) for k, v in features.items()} == expected_features(spec, 2)
@@ -124,7 +138,7 @@ def test_features_are_what_the_forward_computes() -> None:
     spec = small("bottleneck", "B")
     model = build(spec).eval()
     seen: dict[str, Tensor] = {}
-    for key, module in {"stage2": "layer2", "pre_logits": "flatten", "stem": "relu"}.items():
+    for key, module in {"stage2": "layer2", "pre_logits": "flatten", "stem": "act"}.items():
         model.get_submodule(module).register_forward_hook(lambda m, _, out, key=key: seen.__setitem__(key, out))
     logits = model(images(spec))
     features = model.features(images(spec))
@@ -214,26 +228,31 @@ def test_initialisation_has_the_stated_spread() -> None:
     assert not model.fc.bias.any()
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("start", ["zero_init", "skip_init"])
 @pytest.mark.parametrize(("block", "shortcut"), [v for v in VARIANTS if v[1] != "none"])
-def test_zero_init_makes_every_block_its_shortcut(block: str, shortcut: str) -> None:
+def test_zero_and_skip_init_make_every_block_its_shortcut(block: str, shortcut: str, start: str, norm: str) -> None:
     rng = torch.Generator().manual_seed(0)
-    kept = 0
-    for zero_init in (True, False):
-        for unit in blocks(build(small(block, shortcut, zero_init=zero_init))).values():
+    for on in (True, False):
+        for unit in blocks(build(small(block, shortcut, norm=norm, **{start: on}))).values():
             assert unit.downsample is not None
             c_in = next(m.in_channels for m in unit.modules() if isinstance(m, nn.Conv2d))
             x = torch.rand(2, c_in, 6, 6, generator=rng)
-            want = x if unit.keeps_shape else unit.downsample(x).relu()
-            assert torch.equal(unit(x), want) == zero_init
-            kept += unit.keeps_shape
-    assert kept >= 4
+            past, _ = unit.enter(x)
+            want = unit.downsample(past)
+            assert torch.equal(unit(x), want if "preact" in block else want.relu()) == on
+            if isinstance(unit.downsample, nn.Identity):
+                assert torch.equal(unit(x), x) == on
 
 
-def test_zero_init_changes_only_the_last_norms() -> None:
-    spec = small("bottleneck", "B")
-    usual, zero = build(spec, 4).state_dict(), build(replace(spec, zero_init=True), 4).state_dict()
-    differ = {key for key in usual if not torch.equal(usual[key], zero[key])}
-    assert differ == {key for key in usual if key.endswith(".bn3.weight")}
+def test_zero_init_changes_only_the_ends_of_the_branches() -> None:
+    ends = {"basic": "bn2", "bottleneck": "bn3", "preact-basic": "conv2", "preact-bottleneck": "conv3"}
+    assert ends.keys() == BLOCKS.keys()
+    for block, end in ends.items():
+        spec = small(block, "B")
+        usual, zero = build(spec, 4).state_dict(), build(replace(spec, zero_init=True), 4).state_dict()
+        differ = {key for key in usual if not torch.equal(usual[key], zero[key])}
+        assert differ == {key for key in usual if key.endswith(f".{end}.weight")}
 
 
 # Modes: a net without a block, or with only one of its two ways
@@ -272,7 +291,8 @@ def test_each_mode_runs_what_it_says(block: str, shortcut: str) -> None:
     for unit in blocks(model).values():
         assert unit.mode == "both"
         x = x - x.mean()  # negative values too, so that a lost ReLU shows
-        branch = unit.branch(x)
+        past, inside = unit.enter(x)
+        branch = unit.branch(inside)
         assert unit.keeps_shape == (branch.shape == x.shape)
         for mode in MODES:
             possible = {"shortcut": shortcut != "none", "cut": unit.keeps_shape}.get(mode, True)
@@ -281,10 +301,11 @@ def test_each_mode_runs_what_it_says(block: str, shortcut: str) -> None:
                     unit.mode = mode
                 continue
             unit.mode = mode
-            way = x if unit.downsample is None else unit.downsample(x)
+            way = x if unit.downsample is None else unit.downsample(past)
             total = branch if shortcut == "none" else branch + way
             want = {"both": total, "branch": branch, "shortcut": way}.get(mode, x)
-            torch.testing.assert_close(unit(x), want if mode == "cut" else want.relu(), rtol=0, atol=0)
+            acts = mode != "cut" and "preact" not in block
+            torch.testing.assert_close(unit(x), want.relu() if acts else want, rtol=0, atol=0)
         unit.mode = "both"
         x = unit(x)
 
@@ -335,20 +356,37 @@ def test_hooks_see_every_relu_and_every_addition_once(name: str) -> None:
     assert seen == dict.fromkeys(modules, 1)
     relus = [m for m in modules.values() if isinstance(m, nn.ReLU)]
     adds = [m for m in modules.values() if isinstance(m, Add)]
-    convs = BLOCKS[spec.block].convs
-    assert len(relus) == 1 + convs * len(blocks(model))
+    gates = len([m for m in model.modules() if isinstance(m, SqueezeExcitation)])
+    stem = len(STEMS[spec.stem].convs)  # before pre-activation blocks one fewer, which stands after the last
+    assert len(relus) == stem + BLOCKS[spec.block].convs * len(blocks(model)) + gates
     assert len(adds) == (0 if spec.plain else len(blocks(model)))
     assert not any(relu.inplace for relu in relus)
     assert calls["relu"] == len(relus), "a ReLU outside the modules"
     assert calls["add"] == len(adds), "an addition outside the modules"
+    assert calls["mul"] == gates, "a product outside the modules"
     assert not [call for call in calls if call.endswith("_")], "an operation in place"
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_identity_shortcuts_are_modules(block: str) -> None:
-    for shortcut, changing in {"A": ZeroPad, "B": nn.Sequential}.items():
+    for shortcut, changing in {"A": ZeroPad, "B": nn.Sequential, "D": nn.Sequential}.items():
         for unit in blocks(build(small(block, shortcut), device="meta")).values():
             assert type(unit.downsample) is (nn.Identity if unit.keeps_shape else changing)
+    for unit in blocks(build(small(block, "C"), device="meta")).values():
+        assert type(unit.downsample) is nn.Sequential
+
+
+def test_without_a_norm_a_pre_activation_has_a_tensor_of_its_own() -> None:
+    """Else the ReLU's node would also carry the shortcut's gradient, and guided backprop would be wrong."""
+    for unit in blocks(build(small("preact-basic", "A", norm="none"))).values():
+        assert isinstance(unit, PreActBasicBlock)
+        assert isinstance(unit.conv1, nn.Conv2d)
+        x = torch.randn(2, unit.conv1.in_channels, 5, 5, requires_grad=True)
+        seen: list[Tensor] = []
+        unit.act1.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(args[0]))
+        unit(x)
+        assert seen[0] is not x
+        torch.testing.assert_close(seen[0], x, rtol=0, atol=0)
 
 
 def test_blocks_are_named_from_the_input_to_the_output() -> None:
@@ -383,10 +421,13 @@ def test_option_a_is_the_slow_reference(c_in: int, c_out: int, stride: int, heig
         for i in range(want.shape[2]):
             for j in range(want.shape[3]):
                 want[:, before + channel, i, j] = x[:, channel, i * stride, j * stride]
-    module = SHORTCUTS["A"](c_in, c_out, stride, "batch")
+    module = SHORTCUTS["A"](BlockPlan("basic", c_in, c_out, stride), True)
     assert module is not None
     torch.testing.assert_close(module(x), want, rtol=0, atol=0)
     assert not list(module.parameters())
+    volume = SHORTCUTS["A"](BlockPlan("basic", c_in, c_out, stride, layers=Layers(3)), True)
+    assert volume is not None
+    torch.testing.assert_close(volume(x[:, :, None].repeat(1, 1, 3, 1, 1))[:, :, 0], want, rtol=0, atol=0)
 
 
 # Norms and the meta device
@@ -398,7 +439,8 @@ def test_without_norm_convolutions_are_biased(block: str, shortcut: str) -> None
         model = build(small(block, shortcut, norm=norm), 1)
         convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase | nn.GroupNorm)]
-        assert len(norms) == (0 if norm == "none" else len(convs))
+        normed = len(weight_layers(model)) - 1 if "preact" in block else len(convs)  # its projections have none
+        assert len(norms) == (0 if norm == "none" else normed)
         assert all((conv.bias is not None) == (norm == "none") for conv in convs)
         assert not any(conv.bias.any() for conv in convs if conv.bias is not None)
         assert model(images(small())).isfinite().all()

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from resnet.blocks import BLOCKS, NORMS, SHORTCUTS, STEMS
+from resnet.blocks import BLOCKS, SHORTCUTS, STEMS
+from resnet.codes import from_code, from_dict, from_json, to_code, to_dict, to_json
+from resnet.layers import ACTIVATIONS, NORMS
 from resnet.model import build
 from resnet.spec import (
     MAX_BLOCKS,
@@ -20,44 +24,72 @@ from resnet.spec import (
     SpecError,
     StageSpec,
     cifar,
-    from_code,
-    from_dict,
-    from_json,
+    output_strides,
     plain_twin,
-    to_code,
-    to_dict,
-    to_json,
+    with_output_stride,
 )
+from tests.strategies import net_specs
 
 BASE = PRESETS["ResNet-20"]
 FIELDS = [f.name for f in dataclasses.fields(NetSpec)]
 
 # Another value for every field of ResNet-20; a new field must come here too.
 OTHER: dict[str, Any] = {
-    "stages": (StageSpec(1, 16), StageSpec(2, 99, 4)),
+    "stages": (StageSpec(1, 16), StageSpec(2, 99, 4, 2), StageSpec(1, 9, 1, 16, "B")),
     "block": "bottleneck",
     "shortcut": "B",
+    "cardinality": 4,
+    "base_width": 100,
+    "stride_on": "1x1",
+    "se": 4,
     "stem": "7x7",
     "stem_width": 7,
-    "stride_on": "1x1",
     "norm": "none",
+    "activation": "gelu",
     "zero_init": True,
+    "skip_init": True,
+    "stochastic_depth": 0.25,
     "in_channels": 1,
     "classes": 100_000,
     "image_size": 8,
+    "frames": 5,
 }
+BOTTLENECKS = {"cardinality", "base_width"}  # fields that only a bottleneck takes
+
+
+def other(field: str) -> NetSpec:
+    """ResNet-20 with another value of one field."""
+    base = dataclasses.replace(BASE, block="bottleneck") if field in BOTTLENECKS else BASE
+    return dataclasses.replace(base, **{field: OTHER[field]})
+
 
 CUSTOM = {
     "smallest": NetSpec((StageSpec(1, 1),), stem_width=1, in_channels=1, classes=2, image_size=8),
-    "all but zero_init": NetSpec(
-        (StageSpec(3, 24, 4), StageSpec(1, 7, 3)), "bottleneck", "none", "3x3", 17, "1x1", "none", False, 64, 3, 1024
+    "many at once": NetSpec(
+        (StageSpec(3, 24, 4, 3), StageSpec(1, 70, 3, 1, "none"), StageSpec(2, 80, 2, 2, "A")),
+        block="preact-bottleneck",
+        shortcut="D",
+        cardinality=3,
+        base_width=32,
+        stride_on="1x1",
+        se=64,
+        stem="deep",
+        stem_width=17,
+        norm="none",
+        activation="silu",
+        in_channels=64,
+        classes=3,
+        image_size=1024,
+    ),
+    "a clip": NetSpec(
+        (StageSpec(2, 8), StageSpec(1, 16, 2)), "basic", "D", stem="3x7x7", norm="group", stochastic_depth=0.1, frames=8
     ),
     "zero_init": NetSpec((StageSpec(2, 16), StageSpec(1, 16, 2)), shortcut="A", stem_width=16, zero_init=True),
     "eight stages": NetSpec(tuple(StageSpec(1, 8 * i, 1 + i % 4) for i in range(1, 9))),
     "deepest": cifar(1202),
     "widest": NetSpec((StageSpec(MAX_BLOCKS, MAX_WIDTH, 4),), "bottleneck", stem_width=MAX_WIDTH, image_size=1024),
     "shrinking": NetSpec((StageSpec(1, 64), StageSpec(1, 8, 2)), shortcut="B"),
-} | {f"{field} changed": dataclasses.replace(BASE, **{field: value}) for field, value in OTHER.items()}
+} | {f"{field} changed": other(field) for field in OTHER}
 
 SPECS = PRESETS | {f"twin of {name}": plain_twin(spec) for name, spec in PRESETS.items()} | CUSTOM
 
@@ -80,6 +112,14 @@ def test_round_trips(name: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_.~-]+", to_code(spec)), "a code must need no quoting in a URL or a shell"
 
 
+def test_settings_by_stage_in_a_code() -> None:
+    spec = dataclasses.replace(BASE, stages=OTHER["stages"])
+    assert to_code(spec) == "ResNet-20~stages.1x16s1-2x99s4d2-1x9s1d16B"
+    assert from_code("ResNet-20~stages.3x16s1A-3x32s2none-3x64s1d2").stages == (
+        StageSpec(3, 16, 1, 1, "A"), StageSpec(3, 32, 2, 1, "none"), StageSpec(3, 64, 1, 2)
+    )  # fmt: skip
+
+
 def test_code_names_the_nearest_preset_and_what_differs() -> None:
     assert to_code(BASE) == "ResNet-20"
     assert to_code(changed(shortcut="B", classes=100)) == "ResNet-20~shortcut.B~classes.100"
@@ -98,13 +138,17 @@ def test_code_names_the_nearest_preset_and_what_differs() -> None:
 def test_name_and_depth(name: str) -> None:
     spec, twin = PRESETS[name], plain_twin(PRESETS[name])
     assert spec.name == name
-    assert twin.name == name.replace("ResNet", "plain")
+    plain = name.replace("ResNet", "plain") if name.startswith("ResNet-") else f"plain {name}"
+    assert twin.name == plain.replace("50-D", "50-C")  # without shortcuts ResNet-50-C and -D are one net
     assert (spec.plain, twin.plain) == (False, True)
-    assert f"ResNet-{spec.depth}" == name.split()[0]
-    assert twin.depth == spec.depth
+    told = int(re.findall(r"-([0-9]+)", name)[0])
+    told = 26 if name == "WRN-28-10" else told  # that name counts two of the projections
+    assert spec.depth == twin.depth == told
     assert dataclasses.replace(spec, classes=7, image_size=65).name == name
     assert dataclasses.replace(twin, classes=7, image_size=65).name == twin.name
     assert dataclasses.replace(spec, zero_init=True).name == f"ResNet-{spec.depth} (custom)"
+    if spec.frames:
+        assert dataclasses.replace(spec, frames=spec.frames + 1).name == name
     assert dataclasses.replace(twin, stem_width=9).name == f"plain-{spec.depth} (custom)"
 
 
@@ -115,9 +159,16 @@ def test_cifar_depths() -> None:
 
 
 def test_twin_differs_in_the_shortcut_only() -> None:
+    """And in what would leave its blocks nothing."""
+    off = {"shortcut", "zero_init", "skip_init", "stochastic_depth"}
     for spec in SPECS.values():
-        differ = [name for name in FIELDS if getattr(plain_twin(spec), name) != getattr(spec, name)]
-        assert differ == ([] if spec.plain else ["shortcut"])
+        twin = plain_twin(spec)
+        differ = {name for name in FIELDS if getattr(twin, name) != getattr(spec, name)}
+        assert differ <= {*off, "stages"}
+        assert spec.plain or "shortcut" in differ
+        assert twin.plain
+        assert (twin.zero_init, twin.skip_init, twin.stochastic_depth) == (False, False, 0)
+        assert [dataclasses.replace(s, shortcut="") for s in spec.stages] == list(twin.stages)
 
 
 # Rules: what breaks each, the field to mend, and what the message must hold.
@@ -128,9 +179,19 @@ CHOICES: dict[str, list[str]] = {
     "stem": list(STEMS),
     "stride_on": ["3x3", "1x1"],
     "norm": list(NORMS),
+    "activation": list(ACTIVATIONS),
 }
-RANGES = {"stem_width": (1, 4096), "in_channels": (1, 64), "classes": (2, 100_000), "image_size": (8, 1024)}
-STAGE_RANGES = {"blocks": (1, 600), "width": (1, 4096), "stride": (1, 4)}
+RANGES = {
+    "cardinality": (1, 256),
+    "base_width": (1, 1024),
+    "se": (0, 64),
+    "stem_width": (1, 4096),
+    "in_channels": (1, 64),
+    "classes": (2, 100_000),
+    "image_size": (8, 1024),
+    "frames": (0, 256),
+}
+STAGE_RANGES = {"blocks": (1, 600), "width": (1, 4096), "stride": (1, 4), "dilation": (1, 16)}
 
 
 def check_error(error: SpecError, field: str, *parts: str) -> None:
@@ -173,19 +234,115 @@ def test_numbers_out_of_range_are_refused(field: str, value: Any, low: int, high
 
 def test_ends_of_the_ranges_are_taken() -> None:
     for field, ends in RANGES.items():
-        assert {getattr(changed(shortcut="B", **{field: end}), field) for end in ends} == set(ends)
+        wide = {"stages": (stage(width=64),), "block": "bottleneck"} if field in BOTTLENECKS else {}
+        assert {getattr(changed(shortcut="B", **wide, **{field: end}), field) for end in ends} == set(ends)
     for field, ends in STAGE_RANGES.items():
         assert {getattr(stage(**{field: end}), field) for end in ends} == set(ends)
 
 
 RULES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
     "zero_init is a bool": (lambda: changed(zero_init=1), "zero_init", "is a switch", "1", "true or false"),
-    "zero_init needs a norm": (
-        lambda: changed(zero_init=True, norm="none"),
+    "skip_init is a bool": (lambda: changed(skip_init=None), "skip_init", "is a switch", "None", "true or false"),
+    "zero and skip init exclude each other": (
+        lambda: changed(zero_init=True, skip_init=True),
+        "skip_init",
+        "stop each other",
+        "both",
+        "one of them",
+    ),
+    "zero_init needs shortcuts": (
+        lambda: changed(zero_init=True, shortcut="none"),
         "zero_init",
-        "there must be one",
-        "'none'",
-        "norm batch",
+        "every stage must have one",
+        "none",
+        "another",
+    ),
+    "skip_init needs a shortcut in each stage": (
+        lambda: changed(skip_init=True, stages=(stage(), stage(shortcut="none"))),
+        "skip_init",
+        "every stage must have one",
+        "none",
+        "no skip init",
+    ),
+    "stochastic depth needs shortcuts": (
+        lambda: changed(stochastic_depth=0.1, shortcut="none"),
+        "stochastic_depth",
+        "every stage",
+        "none",
+        "another",
+    ),
+    "stochastic depth is a chance": (
+        lambda: changed(stochastic_depth=0.95),
+        "stochastic_depth",
+        "is a chance",
+        "0.95",
+        "0 to 0.9",
+    ),
+    "stochastic depth is a number": (
+        lambda: changed(stochastic_depth=True),
+        "stochastic_depth",
+        "is a chance",
+        "True",
+        "0 to 0.9",
+    ),
+    "stochastic depth is finite": (
+        lambda: changed(stochastic_depth=float("nan")),
+        "stochastic_depth",
+        "is a chance",
+        "nan",
+        "0 to 0.9",
+    ),
+    "groups are a bottleneck's": (
+        lambda: changed(cardinality=2),
+        "cardinality",
+        "bottleneck's 3x3",
+        "2 with block basic",
+        "block bottleneck",
+    ),
+    "base width is a bottleneck's": (
+        lambda: changed(base_width=4, block="preact-basic"),
+        "base_width",
+        "bottleneck's 3x3",
+        "4 with",
+        "64, or",
+    ),
+    "a group has a channel": (
+        lambda: changed(base_width=3, block="bottleneck"),
+        "base_width",
+        "may not be below 1",
+        "16 x 3 / 64",
+        "larger",
+    ),
+    "one is no squeeze": (lambda: changed(se=1), "se", "squeezes", "1", "0 for none"),
+    "a video stem needs frames": (lambda: changed(stem="3x7x7"), "stem", "clips", "0 frames", "1 frame or more"),
+    "a 3-D average pool fits": (
+        lambda: changed(shortcut="D", frames=1),
+        "shortcut",
+        "must fit",
+        "a side of 1 at stride 2",
+        "more frames",
+    ),
+    "a stage's shortcut is known": (lambda: stage(shortcut="E"), "shortcut", "one this program knows", "'E'", "A or B"),
+    "option A in one stage": (
+        lambda: changed(shortcut="B", stages=(stage(width=32), stage(width=31, shortcut="A"))),
+        "shortcut",
+        "may not shrink",
+        "[16, 32, 31]",
+        "shortcut B",
+    ),
+    "strides make the output stride": (
+        lambda: with_output_stride(PRESETS["ResNet-50"], 3),
+        "output_stride",
+        "must multiply",
+        "3",
+        "4, 8, 16, 32",
+    ),
+    "a number below 10": (
+        lambda: from_code("ResNet-20~stochastic_depth.-1"),
+        "stochastic_depth",
+        "below 10",
+        "'-1'",
+        "0.2",
     ),
     "stages are a tuple": (lambda: changed(stages=[stage()]), "stages", "must be a tuple", "[StageSpec(", "at least"),
     "stages are StageSpecs": (lambda: changed(stages=((1, 2, 3),)), "stages", "must be a tuple", "(1, 2, 3)", "at"),
@@ -241,6 +398,19 @@ def test_rules_are_explained(rule: str) -> None:
     assert text.index(sentence) < text.index("Received ") < text.index("Choose ")
     assert received in text[text.index("Received ") : text.index("Choose ")]
     check_error(caught.value, field, choices)
+
+
+def test_output_stride_trades_strides_for_dilation() -> None:
+    spec = PRESETS["ResNet-50"]
+    for output_stride, strides, dilations in [
+        (32, (1, 2, 2, 2), (1, 1, 1, 1)), (16, (1, 2, 2, 1), (1, 1, 1, 2)), (8, (1, 2, 1, 1), (1, 1, 2, 4)),
+        (4, (1, 1, 1, 1), (1, 2, 4, 8)),
+    ]:  # fmt: skip
+        net = with_output_stride(spec, output_stride)
+        assert (net.output_stride, output_stride in output_strides(spec)) == (output_stride, True)
+        assert tuple(stage.stride for stage in net.stages) == strides
+        assert tuple(stage.dilation for stage in net.stages) == dilations
+    assert with_output_stride(spec, 32) == spec
 
 
 def test_option_a_may_shrink_in_a_bottleneck_as_long_as_the_channels_grow() -> None:
@@ -303,7 +473,14 @@ BAD_CODES: list[Any] = [
     "ResNet-20~stages.1x16s1\n",
     "ResNet-20~stages.0x16s1",
     "ResNet-20~stages.1x16s9",
-    "ResNet-20~norm.none~zero_init.True",
+    "ResNet-20~shortcut.none~zero_init.True",
+    "ResNet-20~stages.1x16s1d",
+    "ResNet-20~stages.1x16s1d0",
+    "ResNet-20~stages.1x16s1E",
+    "ResNet-20~stages.1x16s1Bd2",
+    "ResNet-20~stochastic_depth.0.",
+    "ResNet-20~stochastic_depth.\u0660.\u0662",
+    "plain ResNet-20 ",
     "ResNet-50~shortcut.A~stem_width.4096",
     "\0",
     "\ud800",
@@ -437,8 +614,7 @@ def check_builds(spec: NetSpec) -> None:
     short = tuple(dataclasses.replace(s, blocks=min(s.blocks, 2)) for s in spec.stages)
     model = build(dataclasses.replace(spec, stages=short), device="meta").eval()
     with torch.no_grad():
-        x = torch.empty(2, spec.in_channels, spec.image_size, spec.image_size, device="meta")
-        assert model(x).shape == (2, spec.classes)
+        assert model(torch.empty(2, *spec.input_shape, device="meta")).shape == (2, spec.classes)
 
 
 def test_mutated_codes_are_read_or_refused() -> None:
@@ -494,26 +670,41 @@ def test_odd_values_anywhere_are_read_or_refused() -> None:
     assert all(from_dict(to_dict(spec)) == spec for spec in found)
 
 
-def random_spec(rng: random.Random) -> NetSpec:
-    shortcut, norm = rng.choice(list(SHORTCUTS)), rng.choice(list(NORMS))
-    widths = [rng.choice([1, 2, 3, 5, 16, 33]) for _ in range(rng.randint(1, 8))]
-    return NetSpec(
-        stages=tuple(StageSpec(rng.randint(1, 2), width, rng.randint(1, 4)) for width in sorted(widths)),
-        block=rng.choice(list(BLOCKS)),
-        shortcut=shortcut,
-        stem=rng.choice(list(STEMS)),
-        stem_width=1 if shortcut == "A" else rng.choice([1, 7, 64]),
-        stride_on=rng.choice(["3x3", "1x1"]),
-        norm=norm,
-        zero_init=norm != "none" and rng.random() < 0.5,
-        in_channels=rng.choice([1, 3, 64]),
-        classes=rng.choice([2, 10, 1000]),
-        image_size=rng.choice([8, 9, 15, 32, 33, 224]),
-    )
+@given(net_specs(max_width=64))
+@settings(max_examples=60, deadline=None)
+def test_a_spec_that_constructs_builds_and_round_trips(spec: NetSpec) -> None:
+    assert from_code(to_code(spec)) == from_json(to_json(spec)) == spec
+    check_builds(spec)
 
 
-def test_a_spec_that_constructs_builds() -> None:
-    rng = random.Random(3)
-    for spec in [*CUSTOM.values(), *(random_spec(rng) for _ in range(25))]:
-        assert from_code(to_code(spec)) == spec
-        check_builds(spec)
+def values(kind: Any) -> st.SearchStrategy[Any]:
+    """Of a field's type, and of others: in range or not."""
+    numbers = st.integers(-3, 2000) | st.floats()
+    names = st.sampled_from(["", "A", "B", "D", "none", "3x3", "7x7", "bottleneck", "batch", "relu"])
+    return numbers | names | st.booleans() | st.none()
+
+
+@given(net_specs(max_width=64), st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_change_of_a_spec_is_taken_or_refused_with_a_rule(spec: NetSpec, data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(FIELDS[1:]), min_size=1, max_size=3, unique=True))
+    entries: dict[str, Any] = {name: data.draw(values(name), label=name) for name in names}
+    if data.draw(st.booleans()):
+        changed_stages = [to_dict(spec)["stages"][0] | {"shortcut": data.draw(values(str)), "width": 1}]
+        entries["stages"] = changed_stages
+    refused = None
+    try:
+        made = from_dict(to_dict(spec) | entries)
+    except SpecError as error:
+        refused = error
+    if refused:
+        assert re.search(r"Received .*\. Choose .+\.$", str(refused), re.S)
+        assert refused.field in {*FIELDS, *STAGE_RANGES}
+        return
+    assert from_code(to_code(made)) == made
+    check_builds(made)
+
+
+@pytest.mark.parametrize("name", CUSTOM)
+def test_custom_specs_build(name: str) -> None:
+    check_builds(CUSTOM[name])

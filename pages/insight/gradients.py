@@ -40,15 +40,16 @@ def batch_field(spec: NetSpec) -> int:
 
 def at_start(spec: NetSpec) -> pd.DataFrame:
     """Norms of both untrained twins, with the switches that change the story."""
-    switches = {"batch": "batch norm", "none": "no norm"}
+    switches = {"batch": "batch norm", "group": "group norm", "none": "no norm"}
     norm = widgets.choice("Norm", switches, "gradients.norm", "Without batch norm the story turns round.", switches)
-    zero = st.toggle("Zero-init the last norm", key="gradients.zero", disabled=norm == "none")
+    zero = st.toggle("Zero-init each branch's end", key="gradients.zero", disabled=spec.skip_init)
     seed = st.number_input("Seed", 0, 2**31, 0, key="gradients.seed", persist_state="session")
-    offered = [name for name in data.available() if (spec.classes, spec.in_channels) == (10, 3)]
+    offered = [name for name in data.available() if (spec.classes, spec.in_channels, spec.frames) == (10, 3, 0)]
     source = st.selectbox("Images", [NOISE, *offered], key="gradients.source")
     count = batch_field(spec)
     nets = [spec, plain_twin(spec)] if not spec.plain else [spec]
-    switched = [dataclasses.replace(net, norm=norm, zero_init=zero and norm != "none") for net in nets]
+    rescued = zero and not spec.skip_init
+    switched = [dataclasses.replace(net, norm=norm, zero_init=rescued and not net.plain) for net in nets]
     frames = [gradients_at_start(net, seed, source, count) for net in switched]
     return labelled(nets, frames)
 

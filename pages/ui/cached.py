@@ -10,18 +10,39 @@ from PIL import Image
 
 from resnet import data as datasets
 from resnet import runs
+from resnet.export import EXPORTERS, export
 from resnet.gradients import gradient_norms
+from resnet.memory import Memory, memory
 from resnet.model import ResNet, blocks, build, weight_layers
 from resnet.photos import open_photo, photo_batch
 from resnet.profiler import Profile, profile
+from resnet.published import published
+from resnet.relatives import RELATIVES, profile_relative
 from resnet.saliency import explain, top_k
 from resnet.spec import NetSpec
+from resnet.systems import profile_system
 from resnet.worker import load_data, load_model
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
 def net_profile(spec: NetSpec) -> Profile:
     return profile(spec)
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def other_profile(name: str, image_size: int | None = None) -> Profile:
+    """Of a relative or a system, at its own image size if none is given. RelativeError, SystemError, ProfileError."""
+    return profile_relative(name, image_size) if name in RELATIVES else profile_system(name, image_size)
+
+
+@st.cache_data(max_entries=1, show_spinner=False)
+def published_results() -> pd.DataFrame:
+    return published()
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def net_memory(spec: NetSpec, batch: int, optimizer: str, precision: str) -> Memory:
+    return memory(spec, batch, optimizer, precision)
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -70,14 +91,22 @@ def _data_info(name: str, changed: float) -> DataInfo:
     )
 
 
+@st.cache_data(max_entries=16, show_spinner="Writing the file …")
+def exported(name: str, spec: NetSpec, run_id: str, step: int) -> bytes:
+    """The net in one form of file, with a run's weights at `step` or untrained ones. ExportError, RunError."""
+    needed = EXPORTERS[name].needs_weights
+    model = (load_model(runs.find(run_id)) if run_id else build(spec)) if needed else None
+    return export(name, spec, model)
+
+
 NOISE = "Gaussian noise"
 
 
 def _noise(spec: NetSpec, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gaussian images (count, C, S, S) and random labels (count,)."""
+    """Gaussian images (count, C, S, S), or clips, and random labels (count,)."""
     generator = torch.Generator().manual_seed(0)
-    shape = count, spec.in_channels, spec.image_size, spec.image_size
-    return torch.randn(shape, generator=generator), torch.randint(spec.classes, (count,), generator=generator)
+    images = torch.randn(count, *spec.input_shape, generator=generator)
+    return images, torch.randint(spec.classes, (count,), generator=generator)
 
 
 def _test_batch(data: datasets.Dataset, count: int) -> tuple[torch.Tensor, torch.Tensor]:

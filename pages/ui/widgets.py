@@ -1,8 +1,10 @@
 """Pieces that several pages show."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -10,7 +12,8 @@ import streamlit as st
 from pages.ui import state
 from pages.ui.cached import net_profile
 from resnet import plots
-from resnet.spec import PRESETS, NetSpec, from_code, plain_twin, to_code
+from resnet.codes import from_code, to_code
+from resnet.spec import PRESETS, NetSpec, plain_twin
 
 PAGES = Path(__file__).parent.parent
 CIFAR_NETS = [PRESETS[name] for name in ("ResNet-20", "ResNet-32", "ResNet-44", "ResNet-56", "ResNet-110")]
@@ -29,7 +32,13 @@ def choice(
     if state.widget(key) is None:
         state.set_widgets({key: names[0]})
     picked = st.segmented_control(
-        label, names, key=key, help=help, required=True, format_func=lambda name: (labels or {}).get(name, name)
+        label,
+        names,
+        key=key,
+        help=help,
+        required=True,
+        wrap=True,
+        format_func=lambda name: (labels or {}).get(name, name),
     )
     return picked or names[0]
 
@@ -50,10 +59,14 @@ def net_field(spec: NetSpec, key: str) -> None:
     page_link("design/build.py", "Edit this net on the Build page", spec)
 
 
-def chart(figure: go.Figure, caption: str, key: str) -> None:
-    """A still figure and the sentence that says what to look for and where it comes from."""
-    st.plotly_chart(figure, key=key, alt=caption, config={"displaylogo": False, "displayModeBar": False})
+def chart(figure: go.Figure, caption: str, key: str, on_select: Literal["ignore", "rerun"] = "ignore") -> Any:
+    """A still figure and the sentence that says what to look for and where it comes from; a selection if asked for."""
+    config = {"displaylogo": False, "displayModeBar": False}
+    event = st.plotly_chart(
+        figure, key=key, alt=caption, config=config, on_select=on_select, selection_mode="points"
+    )  # fmt: skip
     st.caption(caption)
+    return event if on_select == "rerun" else None
 
 
 def figures(spec: NetSpec) -> None:
@@ -85,20 +98,36 @@ def figures(spec: NetSpec) -> None:
             )
 
 
-def diagram(spec: NetSpec, key: str) -> None:
-    """The net's diagram and how to read it."""
+FOLD_FROM = 20  # blocks
+
+
+def diagram(spec: NetSpec, key: str, opens: bool = False) -> str:
+    """The net's diagram and how to read it; where it `opens`, the stage whose box was clicked, else ""."""
     arcs = (
         "no arc goes over it, because a plain net has no shortcuts"
         if spec.plain
         else "an arc is the shortcut past it; look at where the arcs change their style, because there the map shrinks "
         "and the shortcut has to change its shape"
     )
-    figure = plots.net_diagram(net_profile(spec).blocks(), spec.plain)
-    chart(
-        figure,
-        f"{spec.name} from left to right: a box is a block, taller where its feature map is larger, and {arcs}.",
-        key,
-    )
+    folds = sum(stage.blocks for stage in spec.stages) >= FOLD_FROM
+    boxes = net_profile(spec).blocks(folded=folds)
+    text = f"{spec.name} from left to right: a box is a block, taller where its feature map is larger, and {arcs}."
+    text += " x N stands for N equal blocks." if folds else ""
+    text += " Hover over a box for its shapes and costs; click it for its stage's layers." if opens else ""
+    figure = plots.net_diagram(boxes, spec.plain)
+    if not opens:
+        chart(figure, text, key)
+        return ""
+    # A selection belongs to a net's boxes: another net is another chart.
+    event = chart(figure, text, f"{key}.{to_code(spec)}", on_select="rerun")
+    points = event["selection"]["points"] if event else []
+    return str(boxes.stage[points[0]["point_index"]]) if points else ""
+
+
+def mark(key: str) -> None:
+    """A frame around the widget with that key: its entry has to be mended."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", key)
+    st.html(f"<style>.st-key-{name} {{ outline: 2px solid #dc2626; outline-offset: 4px; border-radius: 4px; }}</style>")
 
 
 @contextmanager

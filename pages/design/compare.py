@@ -1,0 +1,145 @@
+"""Compare: two to six nets of any kind, their costs, what makes up a difference, and what is published of them."""
+
+import pandas as pd
+import streamlit as st
+
+from pages.ui import catalogue, state, widgets
+from pages.ui.cached import published_results
+from pages.ui.costs import number
+from resnet import plots
+from resnet.compare import KINDS, QUANTITIES, aligned, differences, steps
+from resnet.profiler import Profile, shape_text
+from resnet.spec import NetSpec
+
+START = ["ResNet-50", "ResNet-50 Keras listing", "ResNeXt-50 32x4d", "DenseNet-121"]
+VIEWS = ("Costs", "Difference of two", "Published accuracy")
+
+
+def cost_table(profiles: dict[str, Profile], own: NetSpec) -> pd.DataFrame:
+    rows = []
+    for name, profile in profiles.items():
+        spec = catalogue.spec_of(name, own)
+        body = profile.stages()
+        rows.append(
+            {
+                "net": name,
+                "input": shape_text(profile.input_shape),
+                "depth": spec.depth if spec else None,
+                "params": profile.params,
+                "macs": profile.macs,
+                "training_macs": profile.training_macs,
+                "activations": profile.activations,
+                "last map": body.out_shape.iloc[-2] if len(body) > 1 else "",
+                "receptive field": body.receptive_field.iloc[-2] if len(body) > 1 else "",
+            }
+        )
+    return pd.DataFrame(rows).astype({"depth": "Int64"})
+
+
+def show_costs(profiles: dict[str, Profile], own: NetSpec) -> None:
+    table = cost_table(profiles, own)
+    config = {
+        "params": number("params"),
+        "macs": number("MACs"),
+        "training_macs": st.column_config.NumberColumn(
+            "MACs forward + backward", format="localized",
+            help="What backpropagation really computes: dL/dx of the first layer is not needed.",
+        ),
+        "activations": number("activations"),
+    }  # fmt: skip
+    st.dataframe(table, hide_index=True, column_config=config, key="compare.costs")
+    st.caption(
+        "MACs are the multiply-adds of convolutions and linear layers for one input of the size named; look at it "
+        "before you compare two numbers: a net at 260 pixels costs more than itself at 224."
+    )
+    st.download_button("Download this table", table.to_csv(index=False), "comparison.csv", "text/csv")
+
+
+def show_difference(profiles: dict[str, Profile], own: NetSpec) -> None:
+    names = list(profiles)
+    left, right, third, fourth = st.columns(4)
+    first = left.selectbox("From", names, key="compare.from")
+    second = right.selectbox("To", [name for name in names if name != first], key="compare.to")
+    quantity = third.selectbox("What", list(QUANTITIES), key="compare.what", format_func=QUANTITIES.__getitem__)
+    by = fourth.selectbox("Steps", list(KINDS), key="compare.by", format_func=KINDS.__getitem__)
+    a, b = profiles[first], profiles[second]
+    told_differences(first, second, own)
+    totals = getattr(a, quantity), getattr(b, quantity)
+    taken = steps(a, b, quantity, by)
+    widgets.chart(
+        plots.waterfall(taken, (first, second), totals, QUANTITIES[quantity]),
+        f"From {first} to {second}: the bars add up to exactly {totals[1] - totals[0]:+,}. Look for the longest one.",
+        "compare.waterfall",
+    )
+    table = aligned(a, b)
+    config = {
+        "out_shape_a": f"output of {first}", "out_shape_b": f"output of {second}",
+        "layers_a": f"layers of {first}", "layers_b": f"layers of {second}",
+        "params_a": number(f"params of {first}"), "params_b": number(f"params of {second}"),
+        "macs_a": number(f"MACs of {first}"), "macs_b": number(f"MACs of {second}"),
+        "params_delta": number("params: difference"), "macs_delta": number("MACs: difference"),
+    }  # fmt: skip
+    st.dataframe(table, hide_index=True, column_config=config, key="compare.stages")
+    st.caption("The same stages side by side: look for the first row where the outputs part.")
+
+
+def told_differences(first: str, second: str, own: NetSpec) -> None:
+    """What differs in the descriptions, where this program builds both nets."""
+    a, b = catalogue.spec_of(first, own), catalogue.spec_of(second, own)
+    if a is None or b is None:
+        return
+    rows = [(name, str(one), str(other)) for name, one, other in differences(a, b)]
+    if not rows:
+        st.info(f"{first} and {second} are the same net.")
+        return
+    st.markdown(f"**What turns {first} into {second}**")
+    st.markdown("\n".join(f"- {name}: `{one}` → `{other}`" for name, one, other in rows))
+
+
+def show_published(profiles: dict[str, Profile]) -> None:
+    results = published_results()
+    named = {catalogue.plain_name(name): name for name in profiles}
+    results = results[results.net.isin(named)]
+    missing = ", ".join(sorted(set(named) - set(results.net)))
+    if results.empty:
+        st.info(f"No accuracy of {missing} is published with a source that this program can name.")
+        return
+    results = results.assign(what=results.data_set + ": " + results.metric)
+    left, right = st.columns(2)
+    what = left.selectbox("Accuracy", list(results.what.unique()), key="compare.metric")
+    cost = right.selectbox("Against", ["macs", "params"], key="compare.cost", format_func=QUANTITIES.__getitem__)
+    chosen = results[results.what == what]
+    shown = chosen.assign(**{cost: [getattr(profiles[named[net]], cost) for net in chosen.net]})
+    widgets.chart(
+        plots.cost_scatter(shown, cost, QUANTITIES[cost], what),
+        "One mark per published result; look at how far one net moves with its recipe alone before you say that "
+        "another is better. The source of each is in the table."
+        + (f" Nothing with a source is known of {missing}." if missing else ""),
+        "compare.scatter",
+    )
+    columns = ["net", "data_set", "metric", "value", "resolution", "source", "recipe"]
+    st.dataframe(
+        results[columns], hide_index=True, key="compare.published",
+        column_config={"recipe": st.column_config.LinkColumn("recipe")},
+    )  # fmt: skip
+
+
+st.title("Compare")
+own = state.net()
+offered = catalogue.names(own)
+start = list(dict.fromkeys([catalogue.own_label(own), *START]))[:4]
+picked = st.multiselect(
+    "Nets (two to six)", offered, start, max_selections=6, key="compare.nets", persist_state="session"
+)
+picked = [name for name in picked if name in offered]
+if len(picked) < 2:
+    st.info("Choose two nets or more.")
+else:
+    profiles = {name: catalogue.profile_of(name, own) for name in picked}
+    view = widgets.choice("View", VIEWS, "compare.view")
+    if view == "Costs":
+        show_costs(profiles, own)
+    elif view == "Difference of two":
+        show_difference(profiles, own)
+    else:
+        show_published(profiles)

@@ -1,0 +1,71 @@
+"""Published accuracies, each with the place where it stands; torchvision's are read from its weights' own metadata."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pandas as pd
+from torchvision.models import WeightsEnum, get_model_weights
+
+from resnet.relatives import RELATIVES
+from resnet.systems import SYSTEMS
+from resnet.weights import TORCHVISION
+
+
+class Published(NamedTuple):
+    """One figure: `net` as in PRESETS, RELATIVES or SYSTEMS, `resolution` in pixels a side, per cent or AP."""
+
+    net: str
+    data_set: str
+    metric: str
+    value: float
+    resolution: int
+    source: str  # a paper's arXiv id, or torchvision's weights
+    recipe: str  # how it was trained, where the source tells
+
+
+METRICS = {
+    "acc@1": "top-1 accuracy (%)",
+    "acc@5": "top-5 accuracy (%)",
+    "box_map": "box AP",
+    "mask_map": "mask AP",
+    "miou": "mean IoU (%)",
+    "pixel_acc": "pixel accuracy (%)",
+}
+HE_2015 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}  # Table 6, test error in %
+
+
+def _he_2015() -> Iterator[Published]:
+    for depth, error in HE_2015.items():
+        yield Published(
+            f"ResNet-{depth}", "CIFAR-10", "test error (%)", error, 32, "arXiv 1512.03385, Table 6", "section 4.2"
+        )
+
+
+def _torchvision() -> Iterator[Published]:
+    nets = TORCHVISION | {name: entry.builder for name, entry in (RELATIVES | SYSTEMS).items() if entry.builder}
+    for net, builder in nets.items():
+        for weights in get_model_weights(builder):
+            for data_set, metrics in weights.meta["_metrics"].items():
+                for metric, value in metrics.items():
+                    if math.isnan(value):  # VGG-16's features were never a classifier
+                        continue
+                    source = f"torchvision {type(weights).__name__}.{weights.name}"
+                    recipe = weights.meta.get("recipe", "")
+                    yield Published(net, data_set, METRICS[metric], value, _resolution(net, weights), source, recipe)
+
+
+def _resolution(net: str, weights: WeightsEnum) -> int:
+    """Pixels a side that the net sees: the crop, else what the system scales to."""
+    crop = getattr(weights.transforms, "keywords", {}).get("crop_size")
+    if crop is None:
+        return SYSTEMS[net].image_size
+    return crop[0] if isinstance(crop, tuple) else crop
+
+
+PUBLISHED: tuple[Published, ...] = (*_he_2015(), *_torchvision())
+
+
+def published() -> pd.DataFrame:
+    """One row per figure, the columns of `Published`."""
+    return pd.DataFrame(list(PUBLISHED), columns=list(Published._fields))
