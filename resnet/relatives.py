@@ -159,22 +159,26 @@ def build_relative(name: str, classes: int = 1000, device: str | torch.device = 
         return make(weights=None, num_classes=classes).to(place).eval()
 
 
-@lru_cache(maxsize=256)
 def profile_relative(name: str, image_size: int | None = None, classes: int = 1000) -> Profile:
     """Profile a relative for an image of (3, image_size, image_size), its own `image_size` where none is given.
 
     RelativeError for an unknown name or size; ProfileError where the image is too small for the net.
     """
-    entry = relative(name)
-    size = entry.image_size if image_size is None else image_size
+    size = relative(name).image_size if image_size is None else image_size
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
         raise RelativeError("An image's side is a whole number of pixels.", size, f"1 to {MAX_SIZE}")
+    return _profiled(name, size, classes)
+
+
+@lru_cache(maxsize=256)
+def _profiled(name: str, size: int, classes: int) -> Profile:
+    starts = dict(relative(name).starts)
     try:
         result = profile_module(_chain(build_relative(name, classes)), (3, size, size))
     except ProfileError as error:
-        error.rows = tuple(_staged(error.rows, dict(entry.starts)))
+        error.rows = tuple(_staged(error.rows, starts))
         raise
-    return Profile(result.input_shape, tuple(_staged(result.rows, dict(entry.starts))))
+    return Profile(result.input_shape, tuple(_staged(result.rows, starts)))
 
 
 def _chain(model: nn.Module) -> nn.Module:

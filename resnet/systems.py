@@ -173,7 +173,6 @@ def build_system(name: str, classes: int | None = None, device: str | torch.devi
         return entry.make(entry.classes if classes is None else classes).eval()
 
 
-@lru_cache(maxsize=256)
 def profile_system(
     name: str, image_size: int | None = None, proposals: int = PROPOSALS, detections: int = DETECTIONS
 ) -> Profile:
@@ -190,13 +189,19 @@ def profile_system(
     _check("image_size", size, 1, MAX_SIZE)
     _check("proposals", proposals, 0, PROPOSALS)
     _check("detections", detections, 0, DETECTIONS)
-    model, shape = build_system(name), (3, *[entry.frames] * bool(entry.frames), size, size)
-    rows = profile_module(_Dense(model) if entry.task == "detection" else model, shape).rows
-    named = list(_named(model, rows, entry.parts))
-    if entry.task == "detection":
-        named += _regions(model, "box", ROI, proposals, shape)
-        named += _regions(model, "mask", MASK_ROI, detections, shape)
-    return Profile(shape, tuple(named))
+    return _profiled(name, size, proposals, detections)
+
+
+@lru_cache(maxsize=256)
+def _profiled(name: str, size: int, proposals: int, detections: int) -> Profile:
+    entry, model = system(name), build_system(name)
+    shape = (3, *[entry.frames] * bool(entry.frames), size, size)
+    if entry.task != "detection":
+        return Profile(shape, tuple(_named(model, profile_module(model, shape).rows, entry.parts)))
+    rows = list(_named(model, profile_module(_Dense(model), shape).rows, entry.parts))
+    rows += _regions(model, "box", ROI, proposals, shape)
+    rows += _regions(model, "mask", MASK_ROI, detections, shape)
+    return Profile(shape, tuple(rows))
 
 
 def _check(field: str, value: object, low: int, high: int) -> None:

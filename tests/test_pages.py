@@ -13,7 +13,9 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from resnet import runs
-from resnet.codes import to_code
+from resnet.codes import from_code, to_code
+from resnet.counting import count
+from resnet.export import EXPORTERS
 from resnet.profiler import profile
 from resnet.runs import Job, Run
 from resnet.saliency import METHODS
@@ -119,7 +121,9 @@ def test_a_net_in_the_address_that_is_none_is_told(page: str, code: str) -> None
     assert address(app) == "ResNet-20"
 
 
-@pytest.mark.parametrize("name", ["ResNet-20", "ResNet-1202", "ResNet-152", "SE-ResNet-50", "Pre-ResNet-50", "ResNet3D-18"])
+@pytest.mark.parametrize(
+    "name", ["ResNet-20", "ResNet-1202", "ResNet-152", "SE-ResNet-50", "Pre-ResNet-50", "ResNet3D-18"]
+)
 def test_build_shows_a_preset_and_its_twin(name: str) -> None:
     app = open_page("design/build.py")
     field(app, "selectbox", "build.preset").set_value(name).run()
@@ -322,3 +326,88 @@ def test_saliency_of_a_sample_by_layer_and_class(pair: list[Run]) -> None:
     target = next(box for box in app.selectbox if box.label == "Class to explain")
     target.set_value(7).run()
     assert texts(fine(app)).count(f"logit of “{list(SHAPES)[7]}”") == 2
+
+
+# Compare, Budget, Relatives, Export
+
+
+def test_build_marks_the_field_that_breaks_a_rule_and_opens_its_topic() -> None:
+    app = open_page("design/build.py", net="ResNet-50")
+    field(app, "number_input", "build.cardinality").set_value(32).run()
+    assert "cardinality.32" in address(fine(app))
+    field(app, "button_group", "build.block").set_value("basic").run()
+    assert "belongs to a bottleneck" in fine(app).error[0].value
+    assert "cardinality.32" in address(app), "the last valid net stays"
+    assert [e.label for e in app.expander if e.proto.expanded] == ["Inside a block"]
+    assert any(".st-key-build-cardinality" in html.body for html in app.get("html"))
+
+
+def test_output_stride_dilates() -> None:
+    app = open_page("design/build.py", net="ResNet-50")
+    field(app, "selectbox", "build.output_stride").set_value(8).run()
+    assert address(fine(app)) == "ResNet-50_OS8"
+    assert field(app, "number_input", "build.dilation.3").value == 4
+
+
+@pytest.mark.parametrize("view", ["What counts", "Memory", "Speed"])
+@pytest.mark.parametrize("net", ["ResNet-20", "ResNet3D-10_volume~frames.8~image_size.16"])
+def test_views_of_costs(view: str, net: str) -> None:
+    app = open_page("design/build.py", net=net)
+    field(app, "button_group", "build.view").set_value(view).run()
+    if view == "What counts":
+        assert count(profile(from_code(net)), "he2015") == int(fine(app).metric[-1].value.replace(",", ""))
+        field(app, "selectbox", "costs.convention").set_value("thop").run()
+        assert count(profile(from_code(net)), "thop") == int(fine(app).metric[-1].value.replace(",", ""))
+    if view == "Speed":
+        next(button for button in app.button if "Measure" in button.label).click().run()
+        assert "Median of" in texts(app)
+    assert not fine(app).error
+
+
+def test_compare_explains_the_two_listings() -> None:
+    app = open_page("design/compare.py", net="ResNet-50")
+    assert "ResNet-50 Keras listing" in field(app, "multiselect", "compare.nets").value
+    field(app, "button_group", "compare.view").set_value("Difference of two").run()
+    assert "stride of stage 1: `1` → `2`" in texts(fine(app))
+    assert "exactly -2,978,611,200" in texts(app)
+    field(app, "button_group", "compare.view").set_value("Published accuracy").run()
+    assert {76.13, 80.858} <= set(fine(app).dataframe[-1].value["value"])
+    field(app, "multiselect", "compare.nets").set_value(["VGG-11"]).run()
+    assert "two nets or more" in texts(fine(app))
+    field(app, "multiselect", "compare.nets").set_value(["VGG-11", "FCN ResNet-50"]).run()
+    for view in ("Costs", "Difference of two", "Published accuracy"):
+        field(app, "button_group", "compare.view").set_value(view).run()
+        assert not fine(app).error
+
+
+def test_budget_lists_nets_that_fit_and_loads_one() -> None:
+    app = open_page("design/budget.py", net="ResNet-20")
+    field(app, "number_input", "budget.params").set_value(0.3).run()
+    next(button for button in app.button if button.label == "Find nets").click().run()
+    table = fine(app).dataframe[0].value
+    assert len(table) > 1
+    assert (table.params <= 300_000).all()
+    field(app, "number_input", "budget.params").set_value(0.000001).run()
+    next(button for button in app.button if button.label == "Find nets").click().run()
+    assert "No net of the grid fits" in texts(fine(app))
+
+
+def test_a_relative_on_too_small_an_image_is_shown_up_to_there() -> None:
+    app = open_page("design/relatives.py")
+    assert {"Parameters": "132,863,336"}.items() <= {metric.label: metric.value for metric in app.metric}.items()
+    field(app, "number_input", "relatives.size").set_value(16).run()
+    assert "stops at features.20" in fine(app).error[0].value
+    assert len(app.dataframe[0].value) == 20
+    field(app, "button_group", "relatives.kind").set_value("Systems").run()
+    assert not fine(app).error
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_every_export_can_be_downloaded_or_says_why_not(name: str) -> None:
+    app = open_page("design/export.py", net="ResNet-8~stages.1x4s1-1x8s2~stem_width.4")
+    app.radio[0].set_value(name).run()
+    if EXPORTERS[name].needs_weights:
+        app.toggle[0].set_value(True).run()
+    offered = fine(app).get("download_button")
+    assert bool(offered) != bool(app.warning)
+    assert not app.error

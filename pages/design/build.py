@@ -9,7 +9,7 @@ from resnet.codes import to_code, to_json
 from resnet.profiler import shape_text
 from resnet.spec import NetSpec, SpecError, plain_twin
 
-VIEWS = ("Stages", "Layers", "Costs by stage", "What counts", "Memory")
+VIEWS = ("Stages", "Layers", "Costs by stage", "What counts", "Memory", "Speed")
 
 
 def show_net(spec: NetSpec) -> None:
@@ -25,6 +25,7 @@ def show_net(spec: NetSpec) -> None:
         "Costs by stage": show_costs,
         "What counts": costs.conventions,
         "Memory": costs.memory,
+        "Speed": costs.speed,
     }[view](spec)
 
 

@@ -9,7 +9,9 @@ from pages.ui.costs import number
 from resnet import plots
 from resnet.compare import KINDS, QUANTITIES, aligned, differences, steps
 from resnet.profiler import Profile, shape_text
+from resnet.relatives import RELATIVES, build_relative
 from resnet.spec import NetSpec
+from resnet.speed import SpeedError, latency
 
 START = ["ResNet-50", "ResNet-50 Keras listing", "ResNeXt-50 32x4d", "DenseNet-121"]
 VIEWS = ("Costs", "Difference of two", "Published accuracy")
@@ -36,9 +38,37 @@ def cost_table(profiles: dict[str, Profile], own: NetSpec) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"depth": "Int64"})
 
 
+MEASURED = "compare.latency"
+
+
+def measure(names: list[str], own: NetSpec) -> None:
+    """Time every net that stands alone on this machine, batch 1, and keep the results for this session."""
+    found = dict(state.widget(MEASURED, {}))
+    bar = st.progress(0.0)
+    for done, name in enumerate(names):
+        bar.progress(done / len(names), f"Timing {name} …")
+        spec = catalogue.spec_of(name, own)
+        if spec or name in RELATIVES:
+            net = spec or build_relative(name, device="cpu")
+            with widgets.told(SpeedError, RuntimeError):
+                found[name] = latency(net, catalogue.profile_of(name, own).input_shape, seconds=2.0)
+    bar.empty()
+    state.set_widgets({MEASURED: found})
+
+
 def show_costs(profiles: dict[str, Profile], own: NetSpec) -> None:
     table = cost_table(profiles, own)
+    if st.button(f"Measure their speed here (about {4 * len(profiles)} s)", icon=":material/timer:"):
+        measure(list(profiles), own)
+    timed = state.widget(MEASURED, {})
+    if any(name in timed for name in profiles):
+        table["latency"] = [1000 * timed[name].median if name in timed else None for name in profiles]
+        table["spread"] = [100 * timed[name].spread if name in timed else None for name in profiles]
     config = {
+        "latency": st.column_config.NumberColumn("ms for one image here", format="%.2f"),
+        "spread": st.column_config.NumberColumn(
+            "spread", format="%.0f %%", help="Between the quartiles. Above 10 % something else was running."
+        ),
         "params": number("params"),
         "macs": number("MACs"),
         "training_macs": st.column_config.NumberColumn(
@@ -107,11 +137,18 @@ def show_published(profiles: dict[str, Profile]) -> None:
     results = results.assign(what=results.data_set + ": " + results.metric)
     left, right = st.columns(2)
     what = left.selectbox("Accuracy", list(results.what.unique()), key="compare.metric")
-    cost = right.selectbox("Against", ["macs", "params"], key="compare.cost", format_func=QUANTITIES.__getitem__)
+    timed = state.widget(MEASURED, {})
+    axes = {"macs": QUANTITIES["macs"], "params": QUANTITIES["params"]}
+    axes |= {"latency": "seconds for one image on this machine"} if any(name in timed for name in profiles) else {}
+    cost = right.selectbox("Against", list(axes), key="compare.cost", format_func=axes.__getitem__)
     chosen = results[results.what == what]
-    shown = chosen.assign(**{cost: [getattr(profiles[named[net]], cost) for net in chosen.net]})
+    values = [
+        getattr(timed.get(named[net]), "median", None) if cost == "latency" else getattr(profiles[named[net]], cost)
+        for net in chosen.net
+    ]
+    shown = chosen.assign(**{cost: values})
     widgets.chart(
-        plots.cost_scatter(shown, cost, QUANTITIES[cost], what),
+        plots.cost_scatter(shown, cost, axes[cost], what),
         "One mark per published result; look at how far one net moves with its recipe alone before you say that "
         "another is better. The source of each is in the table."
         + (f" Nothing with a source is known of {missing}." if missing else ""),

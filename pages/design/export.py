@@ -12,6 +12,10 @@ UNTRAINED = "untrained, seed 0"
 SHOWN = 20_000  # characters of a file
 
 
+def size_text(size: int) -> str:
+    return f"{size / 1e3:,.1f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
+
+
 def weights_field(spec: NetSpec) -> str:
     """The id of the run whose weights are to be written, "" for untrained ones."""
     trained = [run.id for run in runs.all_runs() if run.job.net == spec and run.checkpoint_step()]
@@ -31,7 +35,7 @@ def show(spec: NetSpec, name: str) -> None:
         return
     with widgets.told(ExportError, runs.RunError):
         content = exported(name, spec, run_id, step)
-        label = f"Download {file_name(name, spec)} ({len(content) / 1e6:,.2f} MB)"
+        label = f"Download {file_name(name, spec)} ({size_text(len(content))})"
         st.download_button(label, content, file_name(name, spec), exporter.mime, type="primary")
         if not exporter.needs_weights:
             st.code(content.decode()[:SHOWN], "python" if name.endswith(("torch", "keras", "vision", "timm")) else None)

@@ -5,13 +5,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.ui import widgets
+from pages.ui import state, widgets
 from pages.ui.cached import net_memory, net_profile
 from resnet import plots
 from resnet.counting import CONVENTIONS, by_stage, count, explain, ledger, unknown
 from resnet.memory import OPTIMIZERS, PRECISIONS, BytesError
 from resnet.profiler import Profile, shape_text
 from resnet.spec import NetSpec
+from resnet.speed import DTYPES, Latency, SpeedError, latencies, rooflines
+from resnet.trainer import devices
 
 LAYER_COLUMNS = [
     "name", "stage", "kind", "kernel", "out_shape", "params", "macs", "activations", "receptive_field", "stride"
@@ -53,7 +55,7 @@ def counted(profile: Profile, name: str) -> None:
     titles = {key: convention.title for key, convention in CONVENTIONS.items()}
     chosen = st.selectbox("Count as", list(titles), key="costs.convention", format_func=titles.__getitem__)
     convention = CONVENTIONS[chosen]
-    total, entries = count(profile, chosen), ledger(profile, chosen)
+    total, entries = count(profile, chosen), ledger(profile, chosen).replace({"op": {"none": "reshape"}})
     st.metric(f"{convention.unit} of {name} by {convention.title}", f"{total:,}", border=True, width="content")
     st.caption(convention.explanation)
     if missing := unknown(profile, chosen):
@@ -70,7 +72,10 @@ def counted(profile: Profile, name: str) -> None:
     rows = [(c.title, count(profile, key), c.unit, _difference(profile, key, chosen)) for key, c in CONVENTIONS.items()]
     table = pd.DataFrame(rows, columns=["convention", "says", "unit", f"against {convention.title}"])
     st.dataframe(table, hide_index=True, key="costs.all", column_config={"says": number("says")})
-    st.caption("Every row was checked against the tool itself; none of them is wrong, they count different things.")
+    st.caption(
+        "Each rule was checked against the tool itself: look at which kinds of layers make the difference. Where a "
+        "tool counts something twice by a slip, its explanation above says so."
+    )
 
 
 def number(label: str) -> Any:
@@ -84,6 +89,67 @@ def _difference(profile: Profile, convention: str, base: str) -> str:
         return ""
     deltas = explain(profile, base, convention)
     return ", ".join(f"{row['op']} {row['delta']:+,}" for row in deltas.to_dict("records")) or "the same"
+
+
+BUSY = 4e9  # bytes that a measurement may take in this process
+
+
+def speed(spec: NetSpec) -> None:
+    """Latency and roofline of the net on this machine, measured when asked."""
+    left, middle, right = st.columns(3)
+    batch = left.number_input("Batch", 1, 4096, 8, key="costs.speed.batch", persist_state="session")
+    precision = middle.selectbox("Precision", list(DTYPES), key="costs.speed.precision")
+    device = right.selectbox("Device", devices(), key="costs.speed.device")
+    needed = net_memory(spec, batch, "sgd", precision).inference_peak
+    if needed > BUSY:
+        st.warning(f"That takes {needed / 1e9:.1f} GB, and the app may use {BUSY / 1e9:.0f}. Choose a smaller batch.")
+        return
+    key = spec, batch, precision, device
+    if st.button("Measure on this machine (about 8 s)", icon=":material/timer:"):
+        with widgets.told(SpeedError, RuntimeError):
+            state.set_widgets({"costs.speed.result": (key, *_measured(spec, batch, precision, device))})
+    asked, *result = state.widget("costs.speed.result", (None,))
+    if asked == key:
+        _show_speed(*result)
+
+
+def _measured(spec: NetSpec, batch: int, precision: str, device: str) -> tuple[Latency, pd.DataFrame]:
+    bar = st.progress(0.0, "Warming up …")
+    for latency in latencies(spec, spec.input_shape, batch, precision, device, seconds=3.0):
+        bar.progress(0.3, f"{len(latency.times)} passes, median {1000 * latency.median:,.2f} ms")
+    table = pd.DataFrame()
+    for table in rooflines(spec, batch, device, precision, seconds=4.0):
+        bar.progress(0.7, f"The stages against what this machine can do: stem {1000 * table.seconds[0]:,.2f} ms")
+    bar.empty()
+    return latency, table
+
+
+def _show_speed(latency: Latency, table: pd.DataFrame) -> None:
+    low, high = latency.quartiles
+    entries = {
+        "Latency of a batch": f"{1000 * latency.median:,.2f} ms",
+        "Images per second": f"{latency.images_per_second:,.1f}",
+        "Middle half of the times": f"{1000 * low:,.2f} to {1000 * high:,.2f} ms",
+    }
+    with st.container(horizontal=True):
+        for label, value in entries.items():
+            st.metric(label, value, border=True, width="content")
+    giga = table.assign(
+        seconds=1000 * table.seconds, flops=table.flops / 1e9, bytes=table.bytes / 1e6, achieved=table.achieved / 1e9,
+        bound=table.bound / 1e9, fraction=100 * table.fraction,
+    )  # fmt: skip
+    heads = {
+        "seconds": ("ms", "%.3f"), "flops": ("GFLOPs", "%.3f"), "bytes": ("MB moved", "%.1f"),
+        "intensity": ("FLOPs per byte", "%.1f"), "achieved": ("GFLOP/s", "%.1f"), "bound": ("bound GFLOP/s", "%.1f"),
+        "fraction": ("reached", "%.0f %%"),
+    }  # fmt: skip
+    config = {name: st.column_config.NumberColumn(title, format=form) for name, (title, form) in heads.items()}
+    st.dataframe(giga, hide_index=True, column_config=config, key="costs.roofline")
+    st.caption(
+        f"Median of {len(latency.times)} passes in eval mode with {latency.threads} threads, after a warm-up. Look at "
+        "which stage reaches least of its bound: the smaller of a measured matrix product's FLOP/s and what a measured "
+        "copy's bandwidth allows at that many FLOPs per byte (a roofline). FLOPs are 2 x MACs."
+    )
 
 
 def memory(spec: NetSpec) -> None:

@@ -127,7 +127,9 @@ def diagram(spec: NetSpec, key: str, opens: bool = False) -> str:
 def mark(key: str) -> None:
     """A frame around the widget with that key: its entry has to be mended."""
     name = re.sub(r"[^A-Za-z0-9_-]", "-", key)
-    st.html(f"<style>.st-key-{name} {{ outline: 2px solid #dc2626; outline-offset: 4px; border-radius: 4px; }}</style>")
+    st.html(
+        f"<style>.st-key-{name} {{ outline: 2px solid #dc2626; outline-offset: -2px; border-radius: 6px; }}</style>"
+    )
 
 
 @contextmanager
