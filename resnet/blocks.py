@@ -31,7 +31,7 @@ class BlockPlan:
     se: int = 0
     skip_init: bool = False
     drop: float = field(default=0.0, compare=False)  # how often changes no cost; see `key`
-    layers: Layers = Layers()
+    layers: Layers = field(default_factory=Layers)
 
     @property
     def c_out(self) -> int:

@@ -77,7 +77,7 @@ def net_diagram(blocks: pd.DataFrame, plain: bool) -> go.Figure:
     return _base(figure, 250, hovermode="closest", bargap=0)
 
 
-def _box_text(row: dict[str, Any]) -> str:
+def _box_text(row: dict[Any, Any]) -> str:
     """What hovering over a box tells."""
     lines = [f"<b>{row['name']}</b>" + (f" and {row['times'] - 1} more like it, each:" if row["times"] > 1 else "")]
     lines += [f"convolutions {row['kernels']}"] if row["kernels"] else []

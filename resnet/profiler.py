@@ -197,7 +197,7 @@ class _Recorder(TorchDispatchMode):
         self.open: list[tuple[str, nn.Module, list[_Operation]]] = []  # the modules that are running
         self.counted: set[int] = set()  # parameters: a module that runs twice has them once
         self.alive: list[Tensor] = [x]  # a tensor that is gone could leave its id to another
-        self.dims = x.dim() - 2
+        self.batch, self.dims = len(x), x.dim() - 2
         self.sights: dict[int, Sights] = {id(x): (Sight(0, 0, 1),) * self.dims}
         self.image, self.touched = id(x), False
         self.handles = []
@@ -253,24 +253,24 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         result = out[0] if isinstance(out, tuple | list) and out else out
-        if not isinstance(result, Tensor) or not self.open:
+        inputs = [a for a in (args[0] if args and isinstance(args[0], list | tuple) else args) if isinstance(a, Tensor)]
+        if not (isinstance(result, Tensor) and inputs and self.open):
             return out
         packet = func.overloadpacket
-        inputs = [a for a in (args[0] if args and isinstance(args[0], list | tuple) else args) if isinstance(a, Tensor)]
         self._look(packet.__name__, args, inputs, out)
         op = _op_class(packet.__name__)
         if not op:
             return out
         macs = flop_registry[packet](*args, **(kwargs or {}), out_val=out) // 2 if packet in flop_registry else 0
-        batch = max(1, result.shape[0] if result.dim() else 1)
-        reads = max((i.numel() // max(1, i.shape[0]) for i in inputs[:2] if i.dim() > 1), default=0)
+        read = inputs[1] if packet.__name__ == "addmm" else inputs[0]  # addmm's first one is the bias
+        macs, reads = macs // self.batch, read.numel() // self.batch
         self.touched = self.touched or any(id(i) == self.image for i in inputs)
         name, module, operations = self.open[-1]
         if any(module.children()):  # written out in a forward, not a layer of its own
-            self._row(name, module, op, macs // batch, reads, result)
+            self._row(name, module, op, macs, reads, result)
             self.touched = False
         else:
-            operations.append(_Operation(op, macs // batch, reads))
+            operations.append(_Operation(op, macs, reads))
         return out
 
     def _look(self, op: str, args: Any, inputs: list[Tensor], out: Any) -> None:
@@ -287,7 +287,8 @@ class _Recorder(TorchDispatchMode):
         for result in out if isinstance(out, tuple | list) else (out,):
             if isinstance(result, Tensor):
                 self.alive.append(result)
-                self.sights[id(result)] = sight if result.dim() == self.dims + 2 else None
+                flattened = result.dim() == 2 and len(result) == self.batch  # a linear layer now reads all places
+                self.sights[id(result)] = None if flattened else sight
 
 
 def _run(unit: nn.Module, x: Tensor) -> tuple[list[Row], Tensor, Sights]:

@@ -306,8 +306,10 @@ PRESETS["ResNet-50 OS8"] = with_output_stride(PRESETS["ResNet-50"], 8)
 
 
 def _sizeless(spec: NetSpec) -> NetSpec:
-    """The net without what a name does not tell: channels in, classes, image size, how many frames."""
-    return dataclasses.replace(spec, in_channels=3, classes=10, image_size=32, frames=min(spec.frames, 1))
+    """The net with the largest input, and without what a name does not tell either: channels in, classes."""
+    largest = {name: INT_RANGES[name][1] for name in ("image_size", "frames")}
+    frames = largest["frames"] if spec.frames else 0
+    return dataclasses.replace(spec, in_channels=3, classes=10, image_size=largest["image_size"], frames=frames)
 
 
 @cache

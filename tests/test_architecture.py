@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "gradients": set(),
     "saliency": set(),
     "plots": set(),
-    "export": {"codes", "spec", "model", "profiler", "blocks", "export_torch", "export_keras", "export_calls", "export_plan"},
+    "export": {"codes", "spec", "profiler", "export_torch", "export_keras", "export_calls", "export_plan"},
     "export_plan": {"spec", "model", "profiler", "blocks", "layers"},
     "export_torch": {"spec", "model", "profiler", "blocks", "layers", "export_plan"},
     "export_keras": {"spec", "model", "profiler", "blocks", "layers", "export_plan"},

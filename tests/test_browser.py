@@ -150,6 +150,52 @@ def test_every_edit_changes_the_net_and_the_address(address: str, page: Page) ->
     fine(page)
 
 
+def test_a_click_on_a_box_opens_its_stage_and_a_broken_rule_is_marked(address: str, page: Page) -> None:
+    page.goto(f"{address}/build?net=ResNet-152")
+    settled(page)
+    expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True)).to_be_visible()
+    box = page.locator(".js-plotly-plot .bars path").nth(3).bounding_box()
+    assert box
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.get_by_text("Layers of stage2")).to_be_visible()
+    page.get_by_text("Inside a block", exact=True).click()
+    cardinality = page.get_by_role("spinbutton", name="Cardinality")
+    cardinality.fill("32")
+    cardinality.press("Enter")
+    expect(page).to_have_url(re.compile("cardinality.32"))
+    page.get_by_role("radio", name="basic", exact=True).click()
+    expect(page.get_by_text("belongs to a bottleneck's 3x3")).to_be_visible()
+    expect(page.locator(".st-key-build-cardinality")).to_have_css("outline-style", "solid")
+    expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True)).to_be_visible()
+    pictures(page, "2-build-broken")
+    fine(page)
+
+
+VIEWS = {
+    "compare": ["Difference of two", "Published accuracy", "Costs"],
+    "budget": [],
+    "relatives": ["Layers", "What counts", "Stages"],
+    "export": [],
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_page_on_a_desktop_and_a_phone(address: str, page: Page, name: str) -> None:
+    page.goto(f"{address}/{name}?net=ResNet-20")
+    settled(page)
+    for view in VIEWS[name]:
+        page.get_by_role("radio", name=view).click()
+        expect(page.get_by_role("radio", name=view)).to_be_checked()
+        settled(page)
+        pictures(page, f"6-{name}-{view}")
+        fine(page)
+    if name == "budget":
+        page.get_by_role("button", name="Find nets").click()
+        expect(page.get_by_text("The largest nets that fit")).to_be_visible()
+    pictures(page, f"6-{name}")
+    fine(page)
+
+
 def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     page.goto(f"{address}/build")
     settled(page)

@@ -17,7 +17,9 @@ from resnet.gradients import activation_gradients, end_factor, end_ratio, fit_fa
 from resnet.model import blocks, build, weight_layers
 from resnet.spec import NetSpec, StageSpec, cifar, plain_twin
 
-SMALL = NetSpec((StageSpec(2, 8), StageSpec(2, 12, 2)), "basic", "A", "3x3", 8, classes=10, image_size=16)
+SMALL = NetSpec(
+    (StageSpec(2, 8), StageSpec(2, 12, 2)), "basic", "A", stem="3x3", stem_width=8, classes=10, image_size=16
+)
 NETS = {
     "residual": SMALL,
     "plain": plain_twin(SMALL),
@@ -172,8 +174,8 @@ def test_errors_say_what_came_and_the_choices() -> None:
     model, data = build(SMALL), batch()
     with pytest.raises(ValueError, match=r"Received 'layer9'\. Choose conv1, .*layer2\.1"):
         activation_gradients(model, *data, ["layer9"])
-    with pytest.raises(ValueError, match=r"must have a weight\. Received 'relu'\. Choose"):
-        weight_gradients(model, *data, ["relu"])
+    with pytest.raises(ValueError, match=r"must have a weight\. Received 'act'\. Choose"):
+        weight_gradients(model, *data, ["act"])
     twice = nn.Sequential(nn.Conv2d(3, 3, 1), relu := nn.ReLU(), relu, nn.Flatten(), nn.Linear(768, 10))
     with pytest.raises(ValueError, match=r"run exactly once .*Received 1\."):
         activation_gradients(twice, *data, ["1"])

@@ -6,16 +6,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
 from resnet import runs
 from resnet.codes import from_code, to_code
 from resnet.counting import count
 from resnet.export import EXPORTERS
+from resnet.model import build
 from resnet.profiler import profile
 from resnet.runs import Job, Run
 from resnet.saliency import METHODS
@@ -339,7 +343,7 @@ def test_build_marks_the_field_that_breaks_a_rule_and_opens_its_topic() -> None:
     assert "belongs to a bottleneck" in fine(app).error[0].value
     assert "cardinality.32" in address(app), "the last valid net stays"
     assert [e.label for e in app.expander if e.proto.expanded] == ["Inside a block"]
-    assert any(".st-key-build-cardinality" in html.body for html in app.get("html"))
+    assert any(".st-key-build-cardinality" in getattr(html, "body", "") for html in app.get("html"))
 
 
 def test_output_stride_dilates() -> None:
@@ -411,3 +415,40 @@ def test_every_export_can_be_downloaded_or_says_why_not(name: str) -> None:
     offered = fine(app).get("download_button")
     assert bool(offered) != bool(app.warning)
     assert not app.error
+
+
+def test_weights_of_a_file_are_loaded_or_listed_key_by_key() -> None:
+    net = "ResNet-8~stages.1x4s1-1x8s2~stem_width.4"
+    model = build(from_code(net), seed=3)
+    app = open_page("design/export.py", net=net)
+    app.radio[0].set_value("weights").run()
+    field(app, "selectbox", "export.weights").set_value("a file of mine").run()
+    app.file_uploader[0].set_value(("own.safetensors", save(model.state_dict()), "application/octet-stream")).run()
+    app.toggle[0].set_value(True).run()
+    assert fine(app).get("download_button")
+    wrong = {"conv1.weight": torch.zeros(1), "linear.weight": torch.zeros(10, 8)}
+    app.file_uploader[0].set_value(("wrong.safetensors", save(wrong), "application/octet-stream")).run()
+    assert "nothing was loaded" in fine(app).error[0].value
+    listed = app.dataframe[0].value.set_index("key")
+    assert tuple(listed.loc["conv1.weight"]) == ("shape", "4 x 3 x 3 x 3", "1")
+    assert listed.problem["fc.bias"] == "missing"
+    app.file_uploader[0].set_value(("text.pth", b"no weights", "application/octet-stream")).run()
+    assert "no whole file of weights" in fine(app).error[0].value
+
+
+def test_torchvisions_weights_without_a_network_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def refuse(*args: object, **options: object) -> None:
+        raise URLError("Network is unreachable")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    app = open_page("design/export.py", net="ResNet-18")
+    app.radio[0].set_value("weights").run()
+    field(app, "selectbox", "export.weights").set_value("torchvision's IMAGENET1K_V1").run()
+    next(button for button in app.button if button.label == "Download").click().run()
+    assert len(fine(app).error) == 1
+    assert "resnet18-f37072fd.pth" in app.error[0].value
+    assert "cannot be reached (Network is unreachable)" in app.error[0].value

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from resnet import runs, worker
 from resnet.model import build
 from resnet.runs import Job, Run, RunError, Status
-from resnet.spec import StageSpec, cifar
+from resnet.spec import PRESETS, StageSpec, cifar
 from resnet.trainer import Recipe, State
 
 TINY = dataclasses.replace(
@@ -607,3 +607,9 @@ def test_the_runs_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch
     assert runs.runs_folder() == Path.home() / "somewhere"
     monkeypatch.delenv("RESNET_RUNS_DIR")
     assert runs.runs_folder().parts[-2:] == ("resnet-explorer", "runs")
+
+
+def test_a_net_for_clips_is_refused_before_a_folder_is_made() -> None:
+    with pytest.raises(RunError, match=r"images, and this net reads clips or volumes\. Received 16 frames\. Choose"):
+        runs.create(Job(PRESETS["ResNet3D-18"], "shapes", vars(Recipe())))
+    assert not runs.all_runs()

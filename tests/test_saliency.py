@@ -14,7 +14,7 @@ from resnet.saliency import METHODS, Method, NonFiniteMapError, cam, explain, to
 from resnet.spec import NetSpec, StageSpec, plain_twin
 
 STAGES = StageSpec(1, 8), StageSpec(1, 12, 2), StageSpec(1, 16, 2)
-SMALL = NetSpec(STAGES, "basic", "A", "3x3", 8, classes=10, image_size=32)
+SMALL = NetSpec(STAGES, "basic", "A", stem="3x3", stem_width=8, classes=10, image_size=32)
 SPECS = {"residual": SMALL, "plain": plain_twin(SMALL)}
 LAST = "layer3.0"
 

@@ -152,6 +152,13 @@ def test_name_and_depth(name: str) -> None:
     assert dataclasses.replace(twin, stem_width=9).name == f"plain-{spec.depth} (custom)"
 
 
+@given(net_specs())
+@settings(max_examples=100, deadline=None)
+def test_every_net_has_a_name(spec: NetSpec) -> None:
+    assert str(spec.depth) in spec.name
+    assert plain_twin(spec).name.startswith(("plain", "ResNet"))
+
+
 def test_cifar_depths() -> None:
     for depth in range(8, 1203, 6):
         assert cifar(depth).depth == depth

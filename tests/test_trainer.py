@@ -175,7 +175,10 @@ def test_one_seed_gives_one_run_and_another_seed_another(noise: Dataset) -> None
     assert not same(weights, other_weights)
 
 
-@pytest.mark.parametrize("net", [TINY, plain_twin(TINY)], ids=["residual", "plain"])
+DROPPING = dataclasses.replace(TINY, stochastic_depth=0.5)
+
+
+@pytest.mark.parametrize("net", [TINY, plain_twin(TINY), DROPPING], ids=["residual", "plain", "stochastic depth"])
 def test_a_resume_at_any_step_is_exact(noise: Dataset, net: NetSpec) -> None:
     records, weights = run(noise, net=net)
     first, saved = State(build(net, RECIPE.seed), RECIPE), {}
@@ -191,6 +194,17 @@ def test_a_resume_at_any_step_is_exact(noise: Dataset, net: NetSpec) -> None:
         assert rest == records[len(records) - len(rest) :], step
         assert len(rest) == {0: 8, 1: 7, 2: 6, 3: 5, 4: 3, 5: 2, 6: 1}[step]  # at 3 and 6 the epoch's test comes first
         assert same(state.tensors(), weights), step
+
+
+def test_stochastic_depth_draws_by_seed_and_step_and_leaves_the_callers_generator(noise: Dataset) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    records, weights = run(noise, net=DROPPING)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    again, same_weights = run(noise, net=DROPPING)
+    assert (again, same(same_weights, weights)) == (records, True)
+    assert run(noise)[0] != records, "the branches must really be dropped"
 
 
 def test_tensors_are_a_copy(noise: Dataset) -> None:

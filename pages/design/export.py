@@ -2,25 +2,16 @@
 
 import streamlit as st
 
-from pages.ui import state, widgets
+from pages.ui import pretrained, state, widgets
 from pages.ui.cached import exported
-from resnet import runs
 from resnet.export import EXPORTERS, ExportError, file_name
 from resnet.spec import NetSpec
 
-UNTRAINED = "untrained, seed 0"
 SHOWN = 20_000  # characters of a file
 
 
 def size_text(size: int) -> str:
     return f"{size / 1e3:,.1f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
-
-
-def weights_field(spec: NetSpec) -> str:
-    """The id of the run whose weights are to be written, "" for untrained ones."""
-    trained = [run.id for run in runs.all_runs() if run.job.net == spec and run.checkpoint_step()]
-    picked = st.selectbox("Weights", [UNTRAINED, *trained], key="export.weights")
-    return "" if picked == UNTRAINED else picked
 
 
 def show(spec: NetSpec, name: str) -> None:
@@ -29,16 +20,18 @@ def show(spec: NetSpec, name: str) -> None:
     if reason := exporter.reason(spec):
         st.warning(f"{reason} Choose another form, or another net.")
         return
-    run_id = weights_field(spec) if exporter.needs_weights else ""
-    step = runs.find(run_id).checkpoint_step() or 0 if run_id else 0
-    if exporter.needs_weights and not st.toggle("Write the file", key=f"export.{name}.{run_id}"):
+    weights = pretrained.field(spec, "export.weights") if exporter.needs_weights else ("", None)
+    if weights is None or (exporter.needs_weights and not st.toggle("Write the file", key=f"export.write.{name}")):
         return
-    with widgets.told(ExportError, runs.RunError):
-        content = exported(name, spec, run_id, step)
+    with widgets.told(ExportError):
+        content = exported(name, spec, *weights)
         label = f"Download {file_name(name, spec)} ({size_text(len(content))})"
         st.download_button(label, content, file_name(name, spec), exporter.mime, type="primary")
         if not exporter.needs_weights:
-            st.code(content.decode()[:SHOWN], "python" if name.endswith(("torch", "keras", "vision", "timm")) else None)
+            text = content.decode()
+            st.code(text[:SHOWN], "python" if exporter.suffix.endswith(".py") else None)
+            if len(text) > SHOWN:
+                st.caption(f"The first {SHOWN:,} characters of {len(text):,}.")
 
 
 st.title("Export")

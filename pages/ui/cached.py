@@ -10,7 +10,7 @@ from PIL import Image
 
 from resnet import data as datasets
 from resnet import runs
-from resnet.export import EXPORTERS, export
+from resnet.export import export
 from resnet.gradients import gradient_norms
 from resnet.memory import Memory, memory
 from resnet.model import ResNet, blocks, build, weight_layers
@@ -92,11 +92,9 @@ def _data_info(name: str, changed: float) -> DataInfo:
 
 
 @st.cache_data(max_entries=16, show_spinner="Writing the file …")
-def exported(name: str, spec: NetSpec, run_id: str, step: int) -> bytes:
-    """The net in one form of file, with a run's weights at `step` or untrained ones. ExportError, RunError."""
-    needed = EXPORTERS[name].needs_weights
-    model = (load_model(runs.find(run_id)) if run_id else build(spec)) if needed else None
-    return export(name, spec, model)
+def exported(name: str, spec: NetSpec, weights: str, _model: ResNet | None) -> bytes:
+    """The net in one form of file, with the weights that `weights` names and `_model` holds. ExportError."""
+    return export(name, spec, _model)
 
 
 NOISE = "Gaussian noise"
