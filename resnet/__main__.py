@@ -1,4 +1,4 @@
-"""`python -m resnet`: train, resume, list, profile and fetch data without the app."""
+"""`python -m resnet`: train, resume, list, profile, export and fetch data without the app."""
 
 import argparse
 import dataclasses
@@ -9,9 +9,12 @@ from pathlib import Path
 
 from resnet import runs
 from resnet.codes import from_code
+from resnet.counting import CONVENTIONS, convention_of, count, ledger, unknown
 from resnet.data import DataError, available, download_cifar10, load
-from resnet.profiler import profile
-from resnet.spec import NetSpec, SpecError, plain_twin
+from resnet.export import EXPORTERS, ExportError, export, file_name
+from resnet.model import ResNet, build
+from resnet.profiler import Profile, profile, shape_text
+from resnet.spec import SpecError, plain_twin
 from resnet.trainer import Recipe, RecipeError
 from resnet.worker import work
 
@@ -64,14 +67,56 @@ def show_runs(args: argparse.Namespace) -> int:
 
 
 def show_profile(args: argparse.Namespace) -> int:
-    spec: NetSpec = from_code(args.net)
-    result = profile(spec)
+    name, result = _profiled(args.net)
     print(result.stages().to_string(index=False))
     print(
-        f"{spec.name} at {spec.image_size} px: {result.params:,} params, {result.macs:,} MACs "
+        f"{name}, input {shape_text(result.input_shape)}: {result.params:,} params, {result.macs:,} MACs "
         f"(multiply-adds of convolutions and linear layers) = {result.flops:,} FLOPs"
     )
+    if args.count:
+        convention = convention_of(args.count)
+        print(ledger(result, args.count).to_string(index=False))
+        print(f"{convention.title}: {count(result, args.count):,} {convention.unit}. {convention.explanation}")
+        for row in unknown(result, args.count):
+            print(f"not counted, because the convention has no rule for it: {row.kind} {row.name}")
     return 0
+
+
+def _profiled(net: str) -> tuple[str, Profile]:
+    """A relative or system by its name, else one of our nets by its code."""
+    from resnet.relatives import RELATIVES, profile_relative  # torchvision is slow to import
+    from resnet.systems import SYSTEMS, profile_system
+
+    if net in RELATIVES:
+        return net, profile_relative(net)
+    if net in SYSTEMS:
+        return net, profile_system(net)
+    spec = from_code(net)
+    return spec.name, profile(spec)
+
+
+def write_export(args: argparse.Namespace) -> int:
+    spec = from_code(args.net)
+    model = build(spec) if EXPORTERS[args.form].needs_weights else None
+    if model and args.weights:
+        _load(model, args.weights)
+    path = args.out or Path(file_name(args.form, spec))
+    path.write_bytes(export(args.form, spec, model))
+    print(path)
+    return 0
+
+
+def _load(model: ResNet, path: Path) -> None:
+    """ExportError where the file does not hold this net's weights, after a list of what does not fit."""
+    from resnet.weights import WeightsError, fit, read  # torchvision is slow to import
+
+    try:
+        report = fit(model, read(path))
+    except WeightsError as error:
+        raise ExportError(str(error)) from None
+    if not report.fits:
+        print(report.table().to_string(index=False), file=sys.stderr)
+        raise ExportError(f"{path} does not hold the weights of {model.spec.name}: see the list above.")
 
 
 def fetch_data(args: argparse.Namespace) -> int:
@@ -111,7 +156,14 @@ def parser() -> argparse.ArgumentParser:
             add(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
     command("resume", resume, "go on with runs").add_argument("run", nargs="+", help="a run's id")
     command("runs", show_runs, "list the runs")
-    command("profile", show_profile, "print a net's stages and costs").add_argument("net")
+    show = command("profile", show_profile, "print the stages and costs of a net, a relative or a system").add_argument
+    show("net")
+    show("--count", choices=list(CONVENTIONS), help="also count as this paper or tool does, with the ledger")
+    add = command("export", write_export, "write a net as source, ONNX, weights or a table").add_argument
+    add("net")
+    add("form", choices=list(EXPORTERS))
+    add("--weights", type=Path, help="safetensors or a state_dict to write with it; untrained ones without it")
+    add("--out", type=Path, help="the file to write; a name after the net without it")
     command("data", fetch_data, "download CIFAR-10 into the data folder").add_argument("name", choices=["cifar10"])
     command("work", run_worker, "train the run in a folder (started by the others)").add_argument("folder", type=Path)
     return top
@@ -121,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.function(args)
-    except (SpecError, RecipeError, DataError, runs.RunError, OSError) as error:
+    except (SpecError, RecipeError, DataError, runs.RunError, ExportError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

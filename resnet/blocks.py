@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
 
-from resnet.layers import Add, Copy, Layers, SkipInit, SqueezeExcitation
+from resnet.layers import Add, Copy, Layers, SkipInit, SqueezeExcitation, StochasticDepth
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class Block(nn.Module):
         """What may follow the last layer of a branch."""
         self.se = SqueezeExcitation(plan.c_out, plan.se, plan.layers) if plan.se else nn.Identity()
         self.alpha = SkipInit() if plan.skip_init else nn.Identity()
-        self.drop = StochasticDepth(plan.drop, "row") if plan.drop else nn.Identity()
+        self.drop = StochasticDepth(plan.drop) if plan.drop else nn.Identity()
 
     @property
     def mode(self) -> str:

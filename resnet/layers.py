@@ -114,3 +114,23 @@ class SkipInit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.alpha
+
+
+class StochasticDepth(nn.Module):
+    """In training, an image's branch (N, C, H, W) is 0 with chance `p`, else 1 / (1 - p) of it (arXiv 1603.09382).
+
+    As torchvision.ops has it, whose import alone would make every training process start a second later.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = torch.empty(len(x), *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
+        return x * kept.div_(1 - self.p)

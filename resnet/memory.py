@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from resnet.blocks import BlockPlan
 from resnet.codes import from_json, to_json
-from resnet.model import build, parts
+from resnet.model import build, memory_format, parts
 from resnet.profiler import stage_of
 from resnet.spec import NetSpec
 
@@ -328,11 +328,10 @@ def _on_cpu(spec: NetSpec, batch: int, optimizer: str, precision: str) -> int:
 
 def train_twice(spec: NetSpec, batch: int, device: str, optimizer: str, precision: str) -> None:
     """Two steps as resnet.trainer makes them, on noise: the second one has gradients and momentum from the first."""
-    model = build(spec, device=device).to(memory_format=torch.channels_last).train()
+    model = build(spec, device=device).train()
+    model.to(memory_format=memory_format(model))
     state = _optimizer(model, optimizer)
-    x = torch.rand(batch, *spec.input_shape, device=device)
-    if spec.dims == 2:
-        x = x.contiguous(memory_format=torch.channels_last)
+    x = torch.rand(batch, *spec.input_shape, device=device).contiguous(memory_format=memory_format(model))
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     for _ in range(2):
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from resnet.model import build
+from resnet.model import build, memory_format
 from resnet.profiler import FLOPS_PER_MAC, Row, profile, stage_of
 from resnet.spec import NetSpec
 
@@ -98,7 +98,7 @@ def _casting(device: str, precision: str) -> AbstractContextManager[object]:
 
 def _place(module: nn.Module, shape: tuple[int, ...], batch: int, device: str) -> tuple[nn.Module, Tensor]:
     """The module in eval mode and noise for it, both in the layout that convolutions are fastest in."""
-    layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
+    layout = memory_format(module)
     images = torch.rand(batch, *shape, device=device).contiguous(memory_format=layout)
     return module.eval().to(device).to(memory_format=layout), images
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
 
 from resnet.data import Dataset, augment, normalise
-from resnet.model import weight_layers
+from resnet.layers import StochasticDepth
+from resnet.model import memory_format, weight_layers
 
 
 class RecipeError(ValueError):
@@ -123,7 +123,7 @@ class State:
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         # The fused SGD pairs weights and momentum by place in memory, so both get their layout here, before a load.
-        self.model, self.step = model.to(memory_format=torch.channels_last), 0
+        self.model, self.step = model.to(memory_format=memory_format(model)), 0
         self.optimizer = torch.optim.SGD(
             model.parameters(),
             lr=recipe.lr,
@@ -185,6 +185,7 @@ def fit(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | Ep
     model, device = state.model, next(state.model.parameters()).device
     images, labels = data.train_images.to(device), data.train_labels.to(device)
     per_epoch = steps_per_epoch(len(images), recipe.batch)
+    layout = memory_format(model)
     drops = any(isinstance(module, StochasticDepth) for module in model.modules())
     # A run that stopped between an epoch's last step and its test starts with that test.
     for epoch in range(max(0, state.step - 1) // per_epoch, recipe.epochs):
@@ -194,7 +195,7 @@ def fit(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | Ep
         for step in range(max(state.step, epoch * per_epoch), (epoch + 1) * per_epoch):
             first = step % per_epoch * recipe.batch
             chosen = order[first : first + recipe.batch]
-            x = _prepare(images[chosen], data, recipe.augment, (recipe.seed, 1, step))
+            x = _prepare(images[chosen], data, recipe.augment, (recipe.seed, 1, step)).contiguous(memory_format=layout)
             lr = recipe.lr_at(step, per_epoch * recipe.epochs)
             with _drawing(recipe.seed, 2, step) if drops else nullcontext():
                 loss, accuracy, *norms = _gradients(model, x, labels[chosen], recipe.precision)
@@ -207,11 +208,11 @@ def fit(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | Ep
 
 
 def _prepare(images: Tensor, data: Dataset, crop_and_flip: bool, key: tuple[int, ...]) -> Tensor:
-    """uint8 (N, C, S, S) -> float (N, C, S, S), channels last."""
+    """uint8 (N, C, S, S) -> float (N, C, S, S)."""
     mean, std = data.mean.to(images.device), data.std.to(images.device)
     if crop_and_flip:
         images = augment(images, _generator(*key), fill=(mean * 255).round().to(torch.uint8))
-    return normalise(images, mean, std).contiguous(memory_format=torch.channels_last)
+    return normalise(images, mean, std)
 
 
 def _gradients(model: nn.Module, x: Tensor, labels: Tensor, precision: str) -> list[float]:
@@ -243,9 +244,11 @@ def evaluate(model: nn.Module, data: Dataset, precision: str = "fp32") -> Iterat
     device = next(model.parameters()).device
     model.eval()
     loss = correct = 0.0
+    layout = memory_format(model)
     for images, labels in zip(data.test_images.split(500), data.test_labels.split(500), strict=True):
         with torch.no_grad(), _autocast(device, precision):
-            logits = model(_prepare(images.to(device), data, False, ())).float().cpu()
+            x = _prepare(images.to(device), data, False, ()).contiguous(memory_format=layout)
+            logits = model(x).float().cpu()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         correct += (logits.argmax(1) == labels).sum().item()
         yield None

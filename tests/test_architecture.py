@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "cifar": {"photos"},
     "datafiles": {"photos"},
     "data": {"photos", "shapes", "cifar", "datafiles"},
-    "trainer": {"data", "model"},
+    "trainer": {"data", "layers", "model"},
     "runs": {"codes", "trainer", "data", "model", "spec"},
     "worker": {"codes", "runs", "trainer", "data", "model", "spec"},
     "curves": set(),

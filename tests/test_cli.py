@@ -9,9 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from resnet import runs
 from resnet.__main__ import main
+from resnet.codes import from_code
+from resnet.model import build
 
 ROOT = Path(__file__).parent.parent
 TINY = "ResNet-20~stages.1x4s1-1x8s2~stem_width.4"
@@ -129,3 +133,30 @@ def test_ctrl_c_pauses_the_run() -> None:
     assert ": paused." in out
     assert run.status().state == "paused"
     assert run.checkpoint_step() == len(run.steps()) > 0
+
+
+def test_profile_counts_as_others_do_and_knows_relatives(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "ResNet-50", "--count", "keras-params"]) == 0
+    assert "Keras' parameters: 25,636,712 params" in capsys.readouterr().out
+    assert main(["profile", "VGG-16"]) == 0
+    assert "138,357,544 params" in capsys.readouterr().out
+    assert main(["profile", "FCN ResNet-50"]) == 0
+    assert "input 3 x 520 x 520" in capsys.readouterr().out
+
+
+def test_export_writes_a_file_with_the_weights_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = build(from_code(TINY), seed=7)
+    given, out = tmp_path / "given.safetensors", tmp_path / "out.safetensors"
+    save_file(model.state_dict(), given)
+    assert main(["export", TINY, "weights", "--weights", str(given), "--out", str(out)]) == 0
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in load_file(out).items())
+    assert main(["export", "ResNet-20", "weights", "--weights", str(given), "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "layer2.0.conv1.weight" in told
+    assert "does not hold the weights of ResNet-20" in told
+    given.write_bytes(b"no weights")
+    assert main(["export", TINY, "weights", "--weights", str(given), "--out", str(out)]) == 2
+    assert "no whole file of weights" in capsys.readouterr().err
+    source = tmp_path / "net.py"
+    assert main(["export", TINY, "pytorch", "--out", str(source)]) == 0
+    compile(source.read_text(), "net.py", "exec")

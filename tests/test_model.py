@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet.blocks import BLOCKS, MODES, SHORTCUTS, STEMS, Block, BlockPlan, PreActBasicBlock, ZeroPad
-from resnet.layers import ACTIVATIONS, NORMS, Add, Layers, SqueezeExcitation
-from resnet.model import ResNet, blocks, build, weight_layers
+from resnet.layers import ACTIVATIONS, NORMS, Add, Layers, SqueezeExcitation, StochasticDepth
+from resnet.model import ResNet, blocks, build, memory_format, weight_layers
 from resnet.spec import PRESETS, NetSpec, StageSpec, plain_twin
 
 # The deepest twins repeat the blocks of the shallower ones; test_profiler.py builds them all.
@@ -463,3 +463,29 @@ def test_build_puts_the_net_on_the_device() -> None:
         assert isinstance(model, ResNet)
         assert model.spec == spec
         assert {t.device.type for t in chain(model.parameters(), model.buffers())} == {torch.device(device).type}
+
+
+def test_stochastic_depth_is_torchvisions() -> None:
+    x = torch.rand(64, 3, 2, 2) + 1
+    ours = StochasticDepth(0.3)
+    for training in (False, True):
+        torch.manual_seed(0)
+        want = torchvision.ops.StochasticDepth(0.3, "row").train(training)(x)
+        torch.manual_seed(0)
+        torch.testing.assert_close(ours.train(training)(x), want, rtol=0, atol=0)
+    assert 0 < int((want == 0).all(1).all(1).all(1).sum()) < 40
+
+
+def test_drop_rates_grow_linearly_with_depth() -> None:
+    spec = small("basic", "B", stochastic_depth=0.8)
+    rates = [getattr(unit.drop, "p", 0.0) for unit in blocks(build(spec, device="meta")).values()]
+    assert rates == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_channels_last_where_the_cpu_kernel_is_sound() -> None:
+    """PyTorch 2.14's crashes on strided 1x1 convolutions of few channels; test_trainer.py trains such nets."""
+    thin = NetSpec((StageSpec(1, 4), StageSpec(1, 8, 2)), stem="3x3", stem_width=4)
+    assert memory_format(build(thin, device="meta")) == torch.contiguous_format
+    for spec in (replace(thin, shortcut="A"), replace(PRESETS["ResNet-20"], shortcut="B"), PRESETS["ResNet-50"]):
+        assert memory_format(build(spec, device="meta")) == torch.channels_last
+    assert memory_format(build(PRESETS["ResNet3D-18"], device="meta")) == torch.contiguous_format

@@ -362,6 +362,11 @@ def test_views_of_costs(view: str, net: str) -> None:
         assert count(profile(from_code(net)), "he2015") == int(fine(app).metric[-1].value.replace(",", ""))
         field(app, "selectbox", "costs.convention").set_value("thop").run()
         assert count(profile(from_code(net)), "thop") == int(fine(app).metric[-1].value.replace(",", ""))
+    if view == "Memory" and net == "ResNet-20":
+        field(app, "number_input", "costs.batch").set_value(8).run()
+        next(button for button in app.button if "Measure the peak" in button.label).click().run()
+        values = {metric.label: float(metric.value.split()[0].replace(",", "")) for metric in fine(app).metric[4:]}
+        assert values["Measured peak while training"] == pytest.approx(values["Peak while training"], rel=0.25)
     if view == "Speed":
         next(button for button in app.button if "Measure" in button.label).click().run()
         assert "Median of" in texts(app)

@@ -334,3 +334,29 @@ def test_a_tiny_net_learns_shapes() -> None:
     losses = [r.loss for r in fit(State(build(net), recipe), data, recipe) if isinstance(r, StepRecord)]
     assert np.mean(losses[:8]) == pytest.approx(np.log(data.classes), abs=0.3)  # chance
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+KINDS: dict[str, dict] = {
+    "pre-activation, SkipInit, no norm": {"block": "preact-basic", "norm": "none", "skip_init": True},
+    "group norm, GELU, squeeze": {"norm": "group", "activation": "gelu", "se": 4},
+    "bottleneck in groups, average pool": {"block": "bottleneck", "shortcut": "D", "cardinality": 2, "stem": "deep"},
+    "projections everywhere, SiLU": {"shortcut": "C", "activation": "silu", "zero_init": True},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_net_trains_and_resumes_exactly(noise: Dataset, kind: str) -> None:
+    net = dataclasses.replace(TINY, **{"shortcut": "B"} | KINDS[kind])
+    records, weights = run(noise, net=net)
+    assert all(math.isfinite(record[1]) for record in records)
+    before = {f"model.{name}": value for name, value in build(net, RECIPE.seed).state_dict().items()}
+    moved = [name for name, value in weights.items() if name in before and not torch.equal(value, before[name])]
+    assert {name for name in before if name.endswith(("weight", "alpha"))} <= set(moved)
+    state = State(build(net, RECIPE.seed), RECIPE)
+    stopped = fit(state, noise, RECIPE)
+    for _ in range(2):
+        next(stopped)
+    again = State(build(net, seed=99), RECIPE)
+    again.load(state.tensors(), state.step)
+    list(fit(again, noise, RECIPE))
+    assert same(again.tensors(), weights)

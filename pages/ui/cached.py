@@ -16,11 +16,8 @@ from resnet.memory import Memory, memory
 from resnet.model import ResNet, blocks, build, weight_layers
 from resnet.photos import open_photo, photo_batch
 from resnet.profiler import Profile, profile
-from resnet.published import published
-from resnet.relatives import RELATIVES, profile_relative
 from resnet.saliency import explain, top_k
 from resnet.spec import NetSpec
-from resnet.systems import profile_system
 from resnet.worker import load_data, load_model
 
 
@@ -31,12 +28,17 @@ def net_profile(spec: NetSpec) -> Profile:
 
 @st.cache_data(max_entries=200, show_spinner=False)
 def other_profile(name: str, image_size: int | None = None) -> Profile:
-    """Of a relative or a system, at its own image size if none is given. RelativeError, SystemError, ProfileError."""
+    """Of a relative or a system, at its own image size if none is given. RelativeError, SpecError, ProfileError."""
+    from resnet.relatives import RELATIVES, profile_relative  # torchvision is slow to import
+    from resnet.systems import profile_system
+
     return profile_relative(name, image_size) if name in RELATIVES else profile_system(name, image_size)
 
 
 @st.cache_data(max_entries=1, show_spinner=False)
 def published_results() -> pd.DataFrame:
+    from resnet.published import published
+
     return published()
 
 

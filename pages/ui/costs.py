@@ -9,7 +9,7 @@ from pages.ui import state, widgets
 from pages.ui.cached import net_memory, net_profile
 from resnet import plots
 from resnet.counting import CONVENTIONS, by_stage, count, explain, ledger, unknown
-from resnet.memory import OPTIMIZERS, PRECISIONS, BytesError
+from resnet.memory import OPTIMIZERS, PRECISIONS, BytesError, measure_peak
 from resnet.profiler import Profile, shape_text
 from resnet.spec import NetSpec
 from resnet.speed import DTYPES, Latency, SpeedError, latencies, rooflines
@@ -166,14 +166,28 @@ def memory(spec: NetSpec) -> None:
             "Weights, gradients, optimiser": result.fixed,
             "Peak at inference": result.inference_peak,
         }
+        key = "costs.peak", spec, batch, optimizer, precision
+        asked, measured = state.widget("costs.peak", (None, 0))
+        if asked == key:
+            entries["Measured peak while training"] = measured
         with st.container(horizontal=True):
             for label, value in entries.items():
                 st.metric(label, f"{value / 2**20:,.1f} MiB", border=True, width="content")
+        if result.peak < BUSY and st.button("Measure the peak: two real steps on this CPU", icon=":material/memory:"):
+            with st.spinner("Training two steps in a process of its own …"):
+                state.set_widgets({"costs.peak": (key, measure_peak(spec, batch, "cpu", optimizer, precision))})
+            st.rerun()
         table = result.stages()
         table = table.assign(**{name: table[name] / 2**20 for name in table.columns.drop("stage")})
         mib = {name: st.column_config.NumberColumn(f"{name} (MiB)", format="%.2f") for name in table.columns[1:]}
         st.dataframe(table, hide_index=True, column_config=mib, key="costs.memory")
         st.caption(
             f"Predicted for one step of {batch} images, counted on the tensors that autograd really keeps: look at "
-            f"which stage holds them. The peak is at {result.peak_at}. Kernels' own workspaces are not in it."
+            f"which stage holds them. The peak is at {result.peak_at}. What kernels borrow for a moment is in the "
+            "measured figure alone."
+        )
+        work = net_profile(spec)
+        st.caption(
+            f"One image forward and backward takes {work.training_macs:,} MACs, {work.training_macs / work.macs:.3f} x "
+            "the forward pass and not 3 x: nothing needs the gradient of the image."
         )
