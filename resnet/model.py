@@ -105,12 +105,10 @@ def memory_format(model: nn.Module) -> torch.memory_format:
     The CPU kernel of PyTorch 2.14 for channels_last writes past its memory in the backward pass of a strided 1x1
     convolution with 2 to 7 channels (seen with AVX2); nets with one below 16, the wider vectors' block, go without.
     """
-    for module in model.modules():
-        if isinstance(module, nn.Conv3d):
-            return torch.contiguous_format
-        strided = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1)
-        if strided and module.in_channels // module.groups < 16:
-            return torch.contiguous_format
+    convs = [module for module in model.modules() if isinstance(module, _CONV)]
+    strided = [conv for conv in convs if set(conv.kernel_size) == {1} and set(conv.stride) != {1}]
+    if any(isinstance(conv, nn.Conv3d) for conv in convs) or any(c.in_channels // c.groups < 16 for c in strided):
+        return torch.contiguous_format
     return torch.channels_last
 
 
