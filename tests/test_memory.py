@@ -155,8 +155,8 @@ def test_deep_nets_fold() -> None:
 
 
 def test_a_real_step() -> None:
-    found = memory(cifar(20), 32, "sgd momentum").peak
-    assert found == pytest.approx(measure_peak(cifar(20), 32, "cpu", "sgd momentum"), rel=0.1)
+    found = memory(cifar(8), 32, "sgd momentum").peak
+    assert found == pytest.approx(measure_peak(cifar(8), 32, "cpu", "sgd momentum"), rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -457,3 +457,13 @@ def test_torchvisions_weights_without_a_network_are_one_sentence(
     assert len(fine(app).error) == 1
     assert "resnet18-f37072fd.pth" in app.error[0].value
     assert "cannot be reached (Network is unreachable)" in app.error[0].value
+
+
+def test_compare_follows_the_visitors_net() -> None:
+    app = open_page("design/compare.py", net="ResNet-20~stem_width.9~shortcut.B")
+    chosen = field(app, "multiselect", "compare.nets").value
+    assert chosen[0] == "My net: ResNet-20 (custom)"
+    app.query_params["net"] = "plain-56"
+    fine(app.run())
+    assert not app.error
+    assert "My net: plain-56" in field(app, "multiselect", "compare.nets").options

@@ -20,6 +20,8 @@ widgets.figures(spec)
 st.subheader("What to try next")
 steps = [
     ("design/build.py", "Build", "Change its depth, width and shortcuts, and watch shapes and counts follow."),
+    ("design/compare.py", "Compare", "Put nets side by side and see what exactly makes one of them cost more."),
+    ("design/export.py", "Export", f"Take {name} with you: PyTorch or Keras source, ONNX, weights."),
     (
         "training/train.py",
         "Train",
@@ -28,7 +30,8 @@ steps = [
     ("insight/gradients.py", "Gradients", "Do a plain net's gradients vanish? Put the textbook sentence to the test."),
     ("insight/saliency.py", "Saliency", "Upload a photo and see the Grad-CAM of both twins side by side."),
 ]
-for column, (page, label, text) in zip(st.columns(4), steps, strict=True):
-    with column.container(border=True, height="stretch"):
-        widgets.page_link(page, f"**{label}**", spec)
-        st.caption(text)
+for first in range(0, len(steps), 3):
+    for column, (page, label, text) in zip(st.columns(3), steps[first : first + 3], strict=True):
+        with column.container(border=True, height="stretch"):
+            widgets.page_link(page, f"**{label}**", spec)
+            st.caption(text)
