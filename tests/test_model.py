@@ -122,7 +122,8 @@ def test_presets_build_and_name_their_features(name: str) -> None:
 @pytest.mark.parametrize("frames", [0, 13])
 @pytest.mark.parametrize(("block", "shortcut"), VARIANTS)
 def test_every_combination_runs_forward_and_backward(block: str, shortcut: str, frames: int) -> None:
-    for stem, norm, activation in product(stems(frames), NORMS, ACTIVATIONS):
+    for index, (stem, norm) in enumerate(product(stems(frames), NORMS)):
+        activation = list(ACTIVATIONS)[(index + index // 3) % 3]  # each with every norm and in every stem
         values = {"stem": stem, "norm": norm, "activation": activation, "frames": frames}
         spec = small(block, shortcut, **values, image_size=17, in_channels=2)
         model = build(spec)
