@@ -154,9 +154,14 @@ def test_a_click_on_a_box_opens_its_stage_and_a_broken_rule_is_marked(address: s
     page.goto(f"{address}/build?net=ResNet-152")
     settled(page)
     expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True)).to_be_visible()
-    box = page.locator(".js-plotly-plot .bars path").nth(3).bounding_box()
-    assert box
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    box, area = page.locator(".js-plotly-plot .bars path").nth(3), page.locator(".js-plotly-plot .nsewdrag")
+    inside, around = box.bounding_box(), area.bounding_box()
+    assert inside
+    assert around
+    x, y = (inside[at] + inside[side] / 2 - around[at] for at, side in (("x", "width"), ("y", "height")))
+    area.hover(position={"x": x, "y": y})
+    expect(page.locator(".hoverlayer").get_by_text("layer2.0")).to_be_visible()
+    area.click(position={"x": x, "y": y})
     expect(page.get_by_text("Layers of stage2")).to_be_visible()
     page.get_by_text("Inside a block", exact=True).click()
     cardinality = page.get_by_role("spinbutton", name="Cardinality")
