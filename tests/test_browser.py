@@ -158,7 +158,8 @@ def test_a_click_on_a_box_opens_its_stage_and_a_broken_rule_is_marked(address: s
     inside, around = box.bounding_box(), area.bounding_box()
     assert inside
     assert around
-    x, y = (inside[at] + inside[side] / 2 - around[at] for at, side in (("x", "width"), ("y", "height")))
+    x = inside["x"] + inside["width"] / 2 - around["x"]
+    y = inside["y"] + inside["height"] / 2 - around["y"]
     area.hover(position={"x": x, "y": y})
     expect(page.locator(".hoverlayer").get_by_text("layer2.0")).to_be_visible()
     area.click(position={"x": x, "y": y})
