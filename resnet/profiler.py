@@ -332,7 +332,8 @@ def _chain(units: Iterable[tuple[str, Any]], input_shape: tuple[int, ...]) -> Pr
         unit_rows, x, left = known[key]
         first = not rows
         rows += [_placed(row, name, entered, sides, first) for row in unit_rows]
-        entered = tuple(map(Sight.seen_through, entered, left)) if entered and left else None
+        same = entered and left and len(entered) == len(left)
+        entered = tuple(map(Sight.seen_through, entered or (), left or ())) if same else None
     return Profile(input_shape, tuple(rows))
 
 
@@ -350,8 +351,8 @@ def _full(prefix: str, name: str) -> str:
 def _placed(row: Row, prefix: str, entered: Sights, sides: tuple[int, ...], first: bool) -> Row:
     """A unit's row as the whole net has it."""
     name = _full(prefix, row.name)
-    field, stride = sides, sides  # behind a global pool
-    if entered and row.stride:
+    field, stride = sides, sides  # behind a global pool, or where the number of sides has changed
+    if entered and len(entered) == len(row.stride):
         field = tuple(
             s.last - s.first + 1 + (f - 1) * s.jump for s, f in zip(entered, row.receptive_field, strict=True)
         )

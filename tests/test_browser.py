@@ -153,7 +153,7 @@ def test_every_edit_changes_the_net_and_the_address(address: str, page: Page) ->
 def test_a_click_on_a_box_opens_its_stage_and_a_broken_rule_is_marked(address: str, page: Page) -> None:
     page.goto(f"{address}/build?net=ResNet-152")
     settled(page)
-    expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True)).to_be_visible()
+    expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True).first).to_be_visible()
     box, area = page.locator(".js-plotly-plot .bars path").nth(3), page.locator(".js-plotly-plot .nsewdrag")
     inside, around = box.bounding_box(), area.bounding_box()
     assert inside
@@ -172,7 +172,7 @@ def test_a_click_on_a_box_opens_its_stage_and_a_broken_rule_is_marked(address: s
     page.get_by_role("radio", name="basic", exact=True).click()
     expect(page.get_by_text("belongs to a bottleneck's 3x3")).to_be_visible()
     expect(page.locator(".st-key-build-cardinality")).to_have_css("outline-style", "solid")
-    expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True)).to_be_visible()
+    expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True).first).to_be_visible()
     pictures(page, "2-build-broken")
     fine(page)
 

@@ -185,24 +185,27 @@ def test_zero_init_is_passed_on(name: str, tmp_path: Path) -> None:
 
 @st.composite
 def near(draw: st.DrawFn) -> NetSpec:
-    """Four thin stages, and a change or two."""
+    """Four stages of one block, and up to two changes."""
     block = draw(st.sampled_from(["basic", "bottleneck", "preact-basic", "preact-bottleneck"]))
     widths = draw(st.sampled_from([(64, 128, 256, 512), (64, 64, 64, 64), (8, 16, 24, 24), (16, 16, 20, 32)]))
-    strides = draw(st.sampled_from([(1, 2, 2, 2), (1, 2, 2, 1), (1, 2, 1, 1), (1, 1, 2, 2), (1, 2, 2, 3)]))
-    kept = draw(st.booleans())
+    strides = draw(
+        st.sampled_from([(1, 2, 2, 2), (1, 2, 2, 2), (1, 2, 2, 1), (1, 2, 1, 1), (1, 1, 2, 2), (1, 2, 2, 3)])
+    )
+    kept = draw(st.integers(0, 3)) == 0
     dilations = [1] * 4 if kept else [math.prod(2 for s in strides[1:i] if s == 1) for i in range(1, 5)]
     stages = tuple(StageSpec(1, w, s, d) for w, s, d in zip(widths, strides, dilations, strict=True))
     changes: dict[str, list[Any]] = {
         "shortcut": ["B", "D", "C"], "stem": ["7x7", "deep", "3x3"], "se": [0, 8, 16, 24], "norm": ["batch", "group"],
         "activation": ["relu", "silu"], "in_channels": [3, 1], "zero_init": [False, True], "stem_width": [64, 32],
     }  # fmt: skip
-    values = {name: draw(st.sampled_from([choices[0], *choices])) for name, choices in changes.items()}
+    changed = draw(st.lists(st.sampled_from(sorted(changes)), max_size=2, unique=True))
+    values = {name: draw(st.sampled_from(changes[name][1:])) for name in changed}
     if "bottleneck" in block:
         values |= draw(st.sampled_from([{}, {"cardinality": 2, "base_width": 24}, {"stride_on": "1x1"}]))
     return NetSpec(stages, block, classes=6, **values)
 
 
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 @given(spec=near())
 def test_no_call_is_offered_that_builds_another_net(tmp_path_factory: pytest.TempPathFactory, spec: NetSpec) -> None:
     for kind in ("timm", "torchvision"):

@@ -31,7 +31,7 @@ NETS: dict[str, NetSpec] = {
 # On the CPU alone autocast runs 3-D max-pools in float32 (what the prediction leaves out), and a group norm keeps its
 # statistics in float32.
 CPU_ONLY = {"volume": 0.7, "group norm": 0.99}
-DROPS = NetSpec(TWO, stochastic_depth=0.3, stem="3x3", image_size=16, classes=10)
+DROPS = NetSpec(TWO, stochastic_depth=0.3, stem="3x3", stem_width=16, image_size=16, classes=10)
 
 
 @cache
