@@ -155,7 +155,7 @@ CONVENTIONS: dict[str, Convention] = {
         },
         "A batch norm is 4 per element: 2, and again 2 for its weights, though a comment there calls it fused. An "
         "average pool is 1 per output element, an adaptive one also 1 per element it reads. Biases, activations, "
-        "max-pools and group norms are 0. Version 0.1.1 says 4.134 G for ResNet-50, the table in its README 4.14.",
+        "max-pools and group norms are 0. Version 0.1.1 says 4.134 G for ResNet-50.",
         _NO_BIAS,
     ),
     "calflops": Convention(

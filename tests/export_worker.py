@@ -9,7 +9,7 @@ import math
 import runpy
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,18 @@ def flops(model: torch.nn.Module, shape: Sequence[int]) -> int:
     return counter.get_total_flops()
 
 
+def spread(weights: Tensor) -> list[float]:
+    return [weights.std(correction=0).item(), weights.abs().max().item()]
+
+
+def keras_weights(model: Any) -> Iterator[tuple[str, Any]]:
+    """The trainable weights under PyTorch's names, with _ for the dots."""
+    names = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
+    for layer in model.layers:
+        for weight in layer.trainable_weights:
+            yield f"{layer.name}_{names.get(weight.name, weight.name)}", weight
+
+
 def run_torch(source: str, name: str, full: Sequence[int], shape: Sequence[int], starts: bool) -> dict[str, Any]:
     net = runpy.run_path(source)[name]
     with torch.device("meta"):
@@ -75,7 +87,7 @@ def run_torch(source: str, name: str, full: Sequence[int], shape: Sequence[int],
     reply |= {"flops": flops(model, full)} if full else {}
     if starts:  # how its weights start: standard deviation and largest, by name
         torch.manual_seed(1)
-        reply["starts"] = {k: [p.std(correction=0).item(), p.abs().max().item()] for k, p in net().named_parameters()}
+        reply["starts"] = {name: spread(parameter) for name, parameter in net().named_parameters()}
     return reply | (observe(loaded(model), shape) if shape else {})
 
 
@@ -84,7 +96,9 @@ def run_keras(source: str, shapes: Shapes, shape: Sequence[int], saved: str) -> 
     import numpy as np
 
     code = runpy.run_path(source)
+    keras.utils.set_random_seed(1)
     model = code["build"]()
+    starts = {name: spread(keras.ops.convert_to_tensor(w)) for name, w in keras_weights(model)}
     code["load_torch"](model, {key: value.numpy() for key, value in fill(shapes).items()})
     if saved:
         model.save(saved)
@@ -95,6 +109,7 @@ def run_keras(source: str, shapes: Shapes, shape: Sequence[int], saved: str) -> 
         if layer.name.startswith("layer"):
             stages[layer.name.split("_")[0]] = list(layer.output.shape[1:])
     return {
+        "starts": starts,
         "params": model.count_params(),
         "trainable": sum(math.prod(w.shape) for w in model.trainable_weights),
         "stages": stages,

@@ -180,6 +180,57 @@ def test_zero_init_is_passed_on(name: str, tmp_path: Path) -> None:
         assert zeros == (8 if zero else 0)
 
 
+def wide(spec: NetSpec, *widths: int) -> NetSpec:
+    return replace(spec, stages=tuple(replace(s, width=w) for s, w in zip(spec.stages, widths, strict=True)))
+
+
+PRE_50 = PRESETS["Pre-ResNet-50"]
+STRIDE_3 = (*R18.stages[:3], StageSpec(2, 512, 3))
+REFUSED: dict[str, tuple[NetSpec, str]] = {
+    "timm clips": (CLIPS, "for images"),
+    "timm three stages": (replace(R18, stages=R18.stages[:3]), "four stages"),
+    "timm v1": (replace(R50, stride_on="1x1"), "stride on the 3x3"),
+    "timm no norm": (replace(R18, norm="none"), "without norms"),
+    "timm SkipInit": (replace(R18, skip_init=True), "SkipInit"),
+    "timm stem": (replace(R18, stem="3x3"), "3x3 stem"),
+    "timm stem width": (replace(R18, stem_width=32), "64 channels"),
+    "timm C": (replace(R18, shortcut="C"), "shortcut B or D"),
+    "timm one plain stage": (replace(R18, stages=(*R18.stages[:3], StageSpec(2, 512, 2, 1, "none"))), "every stage"),
+    "timm stride": (replace(R18, stages=STRIDE_3), "1, 2, 2, 2"),
+    "timm output stride 4": (with_output_stride(R50, 4), "1, 2, 2, 2"),
+    "timm dilated D": (with_output_stride(deep(R50), 8), "shortcut D is another"),
+    "timm group norm of 40": (replace(wide(R18, 64, 64, 64, 80), norm="group"), "32 groups"),
+    "timm deep group norm": (deep(R50, norm="group"), "32 groups"),
+    "timm SE and gelu": (replace(R18, se=16, activation="gelu"), "has ReLU"),
+    "timm SE by 24": (replace(R18, se=24), "squeezed channels"),
+    "timm pre-activation SE": (replace(PRE_50, se=16), "no squeeze"),
+    "timm pre-activation groups": (replace(PRE_50, cardinality=2), "no groups"),
+    "timm pre-activation widths": (wide(PRE_50, 20, 40, 80, 160), "multiples of 8"),
+    "timm pre-activation identity": (wide(PRE_50, 16, 64, 128, 256), "a projection"),
+    "torchvision three stages": (replace(R18, stages=R18.stages[:3]), "four stages"),
+    "torchvision v1": (replace(R50, stride_on="1x1"), "stride on the 3x3"),
+    "torchvision pre-activation": (PRE_50, "pre-activation"),
+    "torchvision activation": (replace(R18, activation="silu"), "ReLU"),
+    "torchvision SE": (replace(R18, se=16), "squeeze"),
+    "torchvision drop": (replace(R18, stochastic_depth=0.1), "stochastic depth"),
+    "torchvision grey": (replace(R18, in_channels=1), "3 channels"),
+    "torchvision D": (replace(R18, shortcut="D"), "shortcut B"),
+    "torchvision widths": (wide(R18, 64, 64, 128, 256), "64, 128, 256"),
+    "torchvision stride": (replace(R18, stages=STRIDE_3), "1, 2, 2, 2"),
+    "torchvision stem": (replace(R50, stem="deep"), "deep stem"),
+    "torchvision image stem on clips": (replace(CLIPS, stem="7x7"), "7x7 stem"),
+    "torchvision group norm": (PRESETS["ResNet-50 GN"], "batch norm"),
+    "torchvision basic dilated": (with_output_stride(R18, 8), "basic block"),
+    "torchvision grouped clips": (replace(CLIPS, block="bottleneck", base_width=128), "video"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_they_cannot_build_is_refused(name: str) -> None:
+    spec, reason = REFUSED[name]
+    assert reason in EXPORTERS[name.split()[0]].reason(spec)
+
+
 # Any net that is near to theirs: either there is a reason against the call, or it builds our net.
 
 

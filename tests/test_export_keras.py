@@ -15,7 +15,7 @@ from resnet.model import build
 from resnet.spec import PRESETS, NetSpec, StageSpec, plain_twin
 from tests.export_process import Worker, worker
 from tests.export_worker import images, loaded, shapes_of
-from tests.test_export import MIXED, ODD, small
+from tests.test_export import MIXED, ODD, check_starts, small
 
 SHALLOW = ["ResNet-20", "ResNet-18", "ResNet-50", "ResNet-50 Keras listing", "ResNet-50-D", "Pre-ResNet-50",
            "SE-ResNet-50", "ResNet-50 GN", "ResNeXt-50 32x4d", "ResNet3D-18", "ResNet3D-10 volume",
@@ -66,6 +66,7 @@ def test_keras_source(keras_process: Worker, name: str, tmp_path: Path) -> None:
     assert f"Keras counts {params + moving:,} parameters" in export("keras", spec).decode()
     assert all(settings == [1e-5, 0.9] for settings in reply["norms"].values())
     assert bool(reply["norms"]) == bool(moving)
+    check_starts(spec, reply["starts"], dot="_")
     check_outputs(spec, model, reply)
 
 
