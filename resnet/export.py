@@ -59,7 +59,7 @@ def export(name: str, spec: NetSpec, model: nn.Module | None = None) -> bytes:
 
 
 def file_name(name: str, spec: NetSpec) -> str:
-    """A name for the file, as `resnet-50.torch.py`: letters, digits, dots and dashes alone."""
+    """A name for the file, as `resnet-50.keras.py`: letters, digits, dots and dashes alone."""
     stem = re.sub(r"[^a-z0-9]+", "-", spec.name.lower()).strip("-")
     return f"{stem}{EXPORTERS[name].suffix}"
 

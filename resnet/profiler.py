@@ -6,6 +6,7 @@ MACs are the multiply-adds of convolutions and linear layers for one image, noth
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -325,7 +326,7 @@ def _chain(units: Iterable[tuple[str, Any]], input_shape: tuple[int, ...]) -> Pr
         key = unit.key if isinstance(unit, BlockPlan) else repr(unit), x.shape
         try:
             if key not in known:
-                known[key] = _run(_module(unit), x)
+                known[key] = _run_block(unit.key, x.shape) if isinstance(unit, BlockPlan) else _run(unit, x)
         except ProfileError as error:
             placed = [_placed(row, name, entered, sides, not rows) for row in error.rows]
             raise ProfileError(_full(name, error.layer), str(error.__cause__), [*rows, *placed]) from error.__cause__
@@ -337,11 +338,11 @@ def _chain(units: Iterable[tuple[str, Any]], input_shape: tuple[int, ...]) -> Pr
     return Profile(input_shape, tuple(rows))
 
 
-def _module(unit: Any) -> nn.Module:
-    if isinstance(unit, BlockPlan):
-        with torch.device("meta"):
-            return unit.build().eval()
-    return unit
+@lru_cache(maxsize=2048)
+def _run_block(key: tuple[BlockPlan, bool], shape: torch.Size) -> tuple[list[Row], Tensor, Sights]:
+    """`_run` of a block; kept, so that an edit of a net runs only the blocks that it changes."""
+    with torch.device("meta"):
+        return _run(key[0].build().eval(), torch.empty(shape))
 
 
 def _full(prefix: str, name: str) -> str:

@@ -180,7 +180,7 @@ PRINTED = {  # for ResNet-50 at 224 x 224, in G
     "fvcore": "4.11",
     "ptflops-aten": "4.09",
     "ptflops-pytorch": "4.13",
-    "thop": "4.134",  # its README says 4.14
+    "thop": "4.134",  # not 4.14
     "calflops": "8.21",
     "calflops-macs": "4.09",
     "flop_counter": "8.178",
