@@ -317,7 +317,7 @@ def _units(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module
 
 def _chain(units: Iterable[tuple[str, Any]], input_shape: tuple[int, ...]) -> Profile:
     """Profile units that run one after the other, modules or plans of blocks; equal ones on equal input run once."""
-    x = torch.empty(1, *input_shape, device="meta")
+    x = torch.empty(2, *input_shape, device="meta")  # of one, PyTorch norms no single value
     sides = tuple(input_shape[1:])
     entered: Sights = (Sight(0, 0, 1),) * len(sides)
     rows: list[Row] = []
