@@ -7,7 +7,7 @@ run: .venv/app.stamp
 	$(BIN)/streamlit run app.py
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -2,38 +2,85 @@
 
 import argparse
 import dataclasses
+import functools
 import logging
+import secrets
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from resnet import runs
+from resnet import distributed, runs
 from resnet.codes import from_code
 from resnet.counting import CONVENTIONS, convention_of, count, ledger, unknown
 from resnet.data import DataError, available, download_cifar10, load
+from resnet.devices import devices
 from resnet.export import EXPORTERS, ExportError, export, file_name
 from resnet.model import ResNet, build
 from resnet.profiler import Profile, profile, shape_text
+from resnet.recipes import RECIPES, Recipe, RecipeError
+from resnet.sharing import share, try_on
 from resnet.spec import SpecError, plain_twin
-from resnet.trainer import Recipe, RecipeError
-from resnet.worker import work
+from resnet.streaming import open_folder
+from resnet.worker import help_with, work
+
+ENDED_WELL = ("finished", "paused", "stopped")
 
 
 def train(args: argparse.Namespace) -> int:
-    recipe = Recipe(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe)})
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
+    recipe = dataclasses.replace(RECIPES[args.recipe], **given)
     spec = from_code(args.net)
-    data = load(args.data, args.size, args.train)
+    data = (open_folder if args.stream else load)(args.data, args.size, args.train)
     spec = dataclasses.replace(spec, classes=data.classes, in_channels=data.channels, image_size=data.size)
     nets = [spec, plain_twin(spec)] if args.twin and not spec.plain else [spec]
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
-    return _follow(runs.start_race(nets, name, vars(recipe), args.train, args.device, args.threads, only_offered=False))
+    how = (name, vars(recipe), args.train, args.device, args.threads)
+    if distributed.launched():
+        jobs = [runs.Job(net, *how, secrets.token_hex(4), False, args.stream) for net in nets]
+        return _train_together(args.device, functools.partial(_create, jobs))
+    return _follow(runs.start_race(nets, *how, only_offered=False, stream=args.stream))
+
+
+def _create(jobs: list[runs.Job]) -> list[runs.Run]:
+    distributed.check(Recipe(**jobs[0].recipe))
+    return [runs.create(dataclasses.replace(job, group=jobs[0].group)) for job in jobs]
 
 
 def resume(args: argparse.Namespace) -> int:
     found = [runs.find(run_id) for run_id in args.run]
-    for run in found:
-        runs.start(run)
+    if distributed.launched():
+        return _train_together(found[0].job.device, lambda: found)
+    runs.start(*found)
     return _follow(found)
+
+
+def _train_together(device: str, find: Callable[[], list[runs.Run]]) -> int:
+    """This process's part in training the runs one after the other; the first process finds, records and tells."""
+    with distributed.joined(devices()[0] if device == "auto" else device):
+        for run in distributed.agreed(find):
+            distributed.check(Recipe(**run.job.recipe))
+            distributed.agreed(functools.partial(runs.make_ready, run))
+            _pause_on_signals(run)
+            state = _record(run) if distributed.rank() == 0 else help_with(run)
+            if state != "finished":
+                break
+    return 0 if state in ENDED_WELL else 1
+
+
+def _record(run: runs.Run) -> str:
+    """Train in this process, with a line for each test; the state it ends in."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    print(f"{run.job.net.name}: {run.path}", flush=True)
+    status = work(run.path)
+    print(f"{run.job.net.name}: {status.state}. {status.message}", flush=True)
+    return status.state
+
+
+def _pause_on_signals(run: runs.Run) -> None:
+    """Ctrl-C and the end of a cluster's time let the processes end together, after a step and with a checkpoint."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: run.request("pause") if distributed.rank() == 0 else None)
 
 
 def _follow(started: list[runs.Run]) -> int:
@@ -56,13 +103,21 @@ def _follow(started: list[runs.Run]) -> int:
     statuses = [run.status() for run in started]
     for run, status in zip(started, statuses, strict=True):
         print(f"{run.job.net.name}: {status.state}. {status.message}")
-    return 0 if all(status.state in ("finished", "paused", "stopped") for status in statuses) else 1
+    return 0 if all(status.state in ENDED_WELL for status in statuses) else 1
 
 
 def show_runs(args: argparse.Namespace) -> int:
     for run in runs.all_runs():
         status = run.status()
         print(f"{run.id}  {status.state:9} {len(run.steps()):>6}/{status.steps}  {run.job.net.name} on {run.job.data}")
+    return 0
+
+
+def write_events(args: argparse.Namespace) -> int:
+    from resnet.tensorboard import write  # slow to import
+
+    for run_id in args.run:
+        print(write(runs.find(run_id), args.out))
     return 0
 
 
@@ -126,9 +181,22 @@ def fetch_data(args: argparse.Namespace) -> int:
     return 0
 
 
+def test_run(args: argparse.Namespace) -> int:
+    run = runs.find(args.run)
+    found = try_on(run, load(args.data, run.job.net.image_size))
+    print(f"{run.job.net.name}: {found['accuracy']:.2%} of {found['images']:,} test images. {found['source']}")
+    return 0
+
+
+def share_runs(args: argparse.Namespace) -> int:
+    for run_id in args.run:
+        print(share(runs.find(run_id), args.to, args.epochs).path)
+    return 0
+
+
 def run_worker(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    return 0 if work(args.folder).state != "failed" else 1
+    return 0 if work(args.folder, alone=True).state != "failed" else 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -144,18 +212,30 @@ def parser() -> argparse.ArgumentParser:
     add("--net", default="ResNet-20", help="a preset (ResNet-20, plain-56, ...) or a net's code from the app's address")
     add("--twin", action="store_true", help="train the plain twin beside it, on the same batches")
     add("--data", default="shapes", help="shapes, cifar10, an .npz file or a folder of class folders")
+    add("--stream", action="store_true", help="leave a folder's pictures on the disk and read each when it is needed")
     add("--train", type=int, help="use only so many training images")
     add("--size", type=int, help="resize the images to so many pixels")
     add("--device", default="auto", choices=["auto", "cuda", "mps", "cpu"])
     add("--threads", type=int, default=0, help="CPU threads per run")
+    add("--recipe", default="short", choices=list(RECIPES), help="a named recipe; the options below change it")
     for field in dataclasses.fields(Recipe):
         kind = field.type if callable(field.type) else str
         if kind is bool:
-            add(f"--{field.name}", action=argparse.BooleanOptionalAction, default=field.default)
+            add(f"--{field.name.replace('_', '-')}", action=argparse.BooleanOptionalAction)
         else:
-            add(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+            add(f"--{field.name.replace('_', '-')}", type=kind)
     command("resume", resume, "go on with runs").add_argument("run", nargs="+", help="a run's id")
     command("runs", show_runs, "list the runs")
+    add = command("tensorboard", write_events, "write runs as TensorBoard event files").add_argument
+    add("run", nargs="+", help="a run's id")
+    add("--out", type=Path, required=True, help="the folder for tensorboard --logdir")
+    add = command("test", test_run, "test a run's final weights on other images").add_argument
+    add("run", help="a run's id")
+    add("--data", required=True, help="an .npz file or a folder of class folders")
+    add = command("share", share_runs, "copy runs to hand them on: weights without momentum").add_argument
+    add("run", nargs="+", help="a run's id")
+    add("--to", type=Path, required=True, help="the folder for the copies")
+    add("--epochs", type=int, default=2, help="keep the weights after so many epochs, beside the final ones")
     show = command("profile", show_profile, "print the stages and costs of a net, a relative or a system").add_argument
     show("net")
     show("--count", choices=list(CONVENTIONS), help="also count as this paper or tool does, with the ledger")

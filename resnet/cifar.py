@@ -18,6 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from resnet.files import DISK_FULL
 from resnet.photos import DataError
 
 # The binary version: 10,000 records a member, each a label and 3 x 32 x 32 bytes. Nothing is unpickled or extracted.
@@ -28,7 +29,6 @@ TRAIN = [f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 
 TEST = ["cifar-10-batches-bin/test_batch.bin"]
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SOURCE = "CIFAR-10, original pixels (Krizhevsky 2009)"
-DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 TICK, STALL = 0.2, 60.0  # seconds between two reports; without a new byte until we give up
 
 

@@ -1,9 +1,19 @@
-"""A run's records made small enough to draw: averages over equal bins of steps, whose number never exceeds a limit."""
+"""A run's records made small enough to draw: averages over equal bins of steps, and tables of its predictions."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-NORM_FLOOR = 1e-12  # a gradient of exactly 0 is drawn there
+FLOOR = 1e-12  # a gradient or an update of exactly 0 is drawn there
+BINS = 512  # kept of each run
+RECENT = 20  # steps whose time is kept
+CHUNK = 4096  # records read at once
+SCALARS = ("loss", "accuracy", "lr")
+BY_LAYER = ("norms", "updates")
 
 
 def bin_width(steps: int, limit: int) -> int:
@@ -14,43 +24,125 @@ def bin_width(steps: int, limit: int) -> int:
     return width
 
 
-def _means(values: np.ndarray, width: int) -> np.ndarray:
-    """Mean over bins of `width` rows (n, ...) -> (ceil(n / width), ...); the last bin may be shorter."""
-    starts = np.arange(0, len(values), width)
-    counts = np.diff([*starts, len(values)]).reshape(-1, *[1] * (values.ndim - 1))
-    return np.add.reduceat(values.astype(np.float64), starts, axis=0) / counts
+def _sums(values: np.ndarray, width: int, first: int = 0) -> np.ndarray:
+    """Sums (bins, columns) of rows (n, columns) by bins of `width`; the first row is number `first` of its run."""
+    number = (first + np.arange(len(values))) // width
+    return np.add.reduceat(values, np.flatnonzero(np.diff(number, prepend=-1)), axis=0)
 
 
-def curves(records: np.ndarray, limit: int = 300, steps: int = 0) -> pd.DataFrame:
-    """step (the bin's last), loss, accuracy in %: training batches averaged by bin.
+@dataclass(frozen=True)
+class Digest:
+    """What the views need of a run's steps; each record is read once, however long the run goes on.
+
+    count: steps; sums: (bins, 3 + 2 x layers), of the bins of `width` steps, of SCALARS and of the logarithms of
+    BY_LAYER; batches: (count,) CRC-32 of each batch; seconds: of the last steps.
+    """
+
+    layers: int = 0
+    count: int = 0
+    width: int = 1
+    sums: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    batches: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint32))
+    seconds: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def grown(self, records: np.ndarray) -> "Digest":
+        """With these records, which follow its own."""
+        if not len(records):
+            return self
+        layers, count = records["norms"].shape[1], self.count + len(records)
+        width = bin_width(count, BINS)
+        with np.errstate(invalid="ignore"):
+            logs = [np.log10(np.maximum(records[name], FLOOR)) for name in BY_LAYER]
+        values = np.column_stack([*(records[name] for name in SCALARS), *logs]).astype(np.float64)
+        new, old = _sums(values, width, self.count), self.sums
+        if self.count:
+            old = _sums(old, width // self.width)
+            if self.count % width:  # its last bin goes on
+                new[0] += old[-1]
+                old = old[:-1]
+            new = np.concatenate([old, new])
+        batches = np.concatenate([self.batches, records["batch"]])
+        seconds = np.concatenate([self.seconds, records["seconds"]])[-RECENT:]
+        return Digest(layers, count, width, new, batches, seconds)
+
+    @property
+    def step_seconds(self) -> float:
+        """Median seconds of the last steps; nan before the first."""
+        return float(np.median(self.seconds)) if len(self.seconds) else float("nan")
+
+    def means(self, width: int) -> np.ndarray:
+        """(bins, columns) over bins of `width` steps, a multiple of its own; the last bin may be shorter."""
+        if not self.count:
+            return self.sums
+        sums = _sums(self.sums, width // self.width)
+        starts = width * np.arange(len(sums))
+        return sums / np.minimum(width, self.count - starts)[:, None]
+
+    def ends(self, width: int) -> np.ndarray:
+        """The last step of each bin, from 1."""
+        return np.minimum(np.arange(width, self.count + width, width), self.count)
+
+
+def follow(digest: Digest, path: Path, kind: np.dtype) -> Digest:
+    """`digest` with the whole records that `path` has gained; from the beginning where the file became shorter."""
+    layers = kind["norms"].shape[0]
+    try:
+        whole = path.stat().st_size // kind.itemsize if layers else 0
+    except OSError:
+        whole = 0
+    if whole < digest.count or layers != digest.layers:
+        digest = Digest(layers)
+    while digest.count < whole:
+        size = min(CHUNK, whole - digest.count)
+        records = np.fromfile(path, kind, size, offset=digest.count * kind.itemsize)
+        if not len(records):
+            break  # it was cut in the meantime
+        digest = digest.grown(records)
+    return digest
+
+
+def curves(digest: Digest, limit: int = 300, steps: int = 0) -> pd.DataFrame:
+    """step (the bin's last), loss, accuracy in %, lr: training batches averaged by bin, `limit` bins (<= BINS) at most.
 
     `steps` is the length of the longest run beside this one, so that all of them get equal bins.
     """
-    if not len(records):
-        return pd.DataFrame({"step": [], "loss": [], "accuracy": []}, dtype=float)
-    width = bin_width(max(steps, len(records)), limit)
-    last = np.minimum(np.arange(width, len(records) + width, width), len(records)) - 1
-    loss, accuracy = _means(records["loss"], width), 100 * _means(records["accuracy"], width)
-    return pd.DataFrame({"step": records["step"][last], "loss": loss, "accuracy": accuracy})
+    if not digest.count:
+        return pd.DataFrame({"step": [], "loss": [], "accuracy": [], "lr": []}, dtype=float)
+    width = bin_width(max(steps, digest.count), limit)
+    loss, accuracy, lr = digest.means(width)[:, : len(SCALARS)].T
+    return pd.DataFrame({"step": digest.ends(width), "loss": loss, "accuracy": 100 * accuracy, "lr": lr})
 
 
-def heat(records: np.ndarray, limit: int = 80, steps: int = 0) -> pd.DataFrame:
-    """One row per bin and layer: step, step_end, depth (1 = first layer), norm (geometric mean of ||dL/dW||), log10.
+@dataclass(frozen=True)
+class Strip:
+    """Log10 of a figure by layer over bins of steps: log10 (layers, bins), borders (bins + 1,) in steps from 0."""
 
-    `steps` as in `curves`.
-    """
-    if not len(records):
-        return pd.DataFrame({"step": [], "step_end": [], "depth": [], "norm": [], "log10": []}, dtype=float)
-    width = bin_width(max(steps, len(records)), limit)
-    values = _means(np.log10(np.maximum(records["norms"], NORM_FLOOR)), width)  # (bins, layers)
-    bins, layers = values.shape
-    start = records["step"][0] - 1 + width * np.arange(bins)
-    end = np.minimum(start + width, records["step"][-1])
-    log10 = values.ravel()
+    borders: np.ndarray
+    log10: np.ndarray
+
+    @property
+    def ends(self) -> np.ndarray:
+        return self.borders[1:]
+
+
+def strip(digest: Digest, quantity: str = "norms", limit: int = 80, steps: int = 0) -> Strip:
+    """Mean logarithm of a quantity of BY_LAYER, `limit` bins (<= BINS) at most; `steps` as in `curves`."""
+    if not digest.count:
+        return Strip(np.zeros(1), np.empty((digest.layers, 0)))
+    width = bin_width(max(steps, digest.count), limit)
+    first = len(SCALARS) + BY_LAYER.index(quantity) * digest.layers
+    values = digest.means(width)[:, first : first + digest.layers]
+    return Strip(np.concatenate([[0], digest.ends(width)]), values.T)
+
+
+def heat(strip: Strip) -> pd.DataFrame:
+    """One row per bin and layer: step, step_end, depth (1 = first layer), norm (geometric mean), log10."""
+    layers, bins = strip.log10.shape
+    log10 = strip.log10.T.ravel()
     return pd.DataFrame(
         {
-            "step": np.repeat(start, layers),
-            "step_end": np.repeat(end, layers),
+            "step": np.repeat(strip.borders[:-1], layers),
+            "step_end": np.repeat(strip.ends, layers),
             "depth": np.tile(np.arange(1, layers + 1), bins),
             "norm": 10**log10,
             "log10": log10,
@@ -58,6 +150,33 @@ def heat(records: np.ndarray, limit: int = 80, steps: int = 0) -> pd.DataFrame:
     )
 
 
-def step_seconds(records: np.ndarray, window: int = 20) -> float:
-    """Median seconds per step over the last `window` steps; nan before the first."""
-    return float(np.median(records["seconds"][-window:])) if len(records) else float("nan")
+def robust_limits(parts: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Whole decades around the 1st to 99th percentile of all finite log10 values of the parts; (0, 1) without any."""
+    values = np.concatenate([np.empty(0), *(part.ravel() for part in parts)])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0, 1
+    low, high = (
+        int(edge(share)) for edge, share in zip((np.floor, np.ceil), np.quantile(values, (0.01, 0.99)), strict=True)
+    )
+    return low, max(high, low + 1)
+
+
+def same_batches(digests: Sequence[Digest]) -> tuple[int, int | None]:
+    """The last step that all runs have, and the first step up to it at which a batch differs, None without one."""
+    common = min((digest.count for digest in digests), default=0)
+    rows = np.array([digest.batches[:common] for digest in digests])
+    different = np.flatnonzero((rows != rows[:1]).any(axis=0))
+    return common, int(different[0]) + 1 if len(different) else None
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (classes, classes) of test images by true class (row) and predicted class (column)."""
+    pairs = labels.astype(np.int64) * classes + predicted
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def class_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Share of each true class that is predicted right, nan for a class without images."""
+    images = matrix.sum(axis=1)
+    return np.divide(matrix.diagonal(), images, out=np.full(len(matrix), math.nan), where=images > 0)

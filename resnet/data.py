@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+import zlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +17,10 @@ from resnet import cifar, shapes
 from resnet.datafiles import check_memory, check_size, read_folder, read_npz
 from resnet.photos import DataError
 
-__all__ = ["DATASETS", "DataError", "Dataset", "augment", "available", "data_folder", "download_cifar10"]
+__all__ = ["DATASETS", "DataError", "Dataset", "available", "crop", "data_folder", "download_cifar10", "draw_crops"]
 __all__ += ["load", "load_offered", "normalise"]
 CHUNK = 4096  # images resized or counted at once
+PAD = 4  # pixels around an image that is cropped at random
 FOLDER_SIZE = 32  # pixels of a folder's pictures where nobody says
 
 
@@ -70,6 +72,20 @@ class Dataset:
         mean = shares @ values
         variance = (shares * (values - mean[:, None]) ** 2).sum(1)
         return mean.float(), variance.sqrt().clamp_min(1 / 255).float()
+
+    @cached_property
+    def mean_image(self) -> Tensor:
+        """Of the training images in 0..1, float32 (C, S, S)."""
+        total = torch.zeros(self.train_images.shape[1:], dtype=torch.float64)
+        for chunk in self.train_images.split(CHUNK):
+            total += chunk.sum(0, dtype=torch.int64)
+        return (total / (255 * len(self.train_images))).float()
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """CRC-32 of the training images and labels: equal for equal data."""
+        pixels = zlib.crc32(self.train_images.contiguous().numpy().data)
+        return zlib.crc32(self.train_labels.numpy().data, pixels)
 
     def resized(self, size: int) -> "Dataset":
         """The same with `size` x `size` pixels, bilinear, antialiased; DataError where no net or memory takes it."""
@@ -199,21 +215,21 @@ def download_cifar10() -> Generator[tuple[int, int], None, None]:
     return cifar.download(data_folder())
 
 
-def augment(images: Tensor, generator: torch.Generator, pad: int = 4, fill: Tensor | None = None) -> Tensor:
-    """Each image flipped or not and cropped at random from itself with `pad` pixels of `fill` around (He 2015, 4.2).
+def draw_crops(count: int, generator: torch.Generator, pad: int = PAD) -> Tensor:
+    """For each of `count` images its crop's top and left in the padded image, 1 if it is flipped: int64 (3, N)."""
+    shifts = torch.randint(0, 2 * pad + 1, (2, count), generator=generator)
+    return torch.cat([shifts, torch.randint(0, 2, (1, count), generator=generator)])
 
-    uint8 (N, C, S, S) -> the same shape on the same device; fill: uint8 (C,), the mean colour, or None for black.
-    The CPU `generator` draws all random numbers, so that every device sees the same crops.
+
+def crop(images: Tensor, crops: Tensor, pad: int = PAD) -> Tensor:
+    """Each image flipped or not and cropped from itself with `pad` pixels of 0 around (He 2015, 4.2).
+
+    (N, C, S, S) -> the same shape; `crops` as `draw_crops` gives them, on the device of the images.
     """
     n, c, s, _ = images.shape
     wide = s + 2 * pad
-    padded = images.new_zeros(n, c, wide, wide)
-    if fill is not None:
-        padded += fill.to(images.device).view(1, c, 1, 1)
-    padded[:, :, pad : pad + s, pad : pad + s] = images
-    shifts = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator)
-    flips = torch.randint(0, 2, (1, n, 1), generator=generator)
-    top, left, flip = torch.cat([shifts, flips]).to(images.device)  # (N, 1) each
+    padded = F.pad(images, (pad, pad, pad, pad))
+    top, left, flip = crops[:, :, None]  # (N, 1) each
     line = torch.arange(s, device=images.device)
     columns = left + torch.where(flip == 1, s - 1 - line, line)  # (N, S)
     index = (wide * (top + line))[:, :, None] + columns[:, None, :]  # (N, S, S)
@@ -222,6 +238,9 @@ def augment(images: Tensor, generator: torch.Generator, pad: int = 4, fill: Tens
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(images / 255 - mean) / std by channel: uint8 (N, C, S, S) -> float32 of the same shape and memory layout."""
-    mean, std = (moment.to(images.device).view(1, -1, 1, 1) for moment in (mean, std))
-    return images.float().sub_(255 * mean).div_(255 * std)
+    """(images / 255 - mean) / std: uint8 (N, C, S, S) -> float32 of the same shape and memory layout.
+
+    mean and std: by channel (C,), or by pixel (C, S, S).
+    """
+    mean, std = (255 * (m if m.dim() == 3 else m[:, None, None]).to(images.device) for m in (mean, std))
+    return images.float().sub_(mean).div_(std)

@@ -12,7 +12,6 @@ from plotly.subplots import make_subplots
 
 RESIDUAL, PLAIN = "#2563eb", "#ea7a17"
 NEUTRAL = "#8791a1"
-_KINDS = {"residual": RESIDUAL, "plain": PLAIN}
 _ARCS: dict[str, dict[str, Any]] = {  # how each kind of shortcut is drawn: line, marker at the apex
     "identity": {"line": {"color": RESIDUAL, "width": 2}, "symbol": None},
     "zero-pad (option A)": {"line": {"color": "#0891b2", "width": 2, "dash": "dot"}, "symbol": "circle-open"},
@@ -258,31 +257,27 @@ _STEP = {
     "title": "step",
     "axis": {"format": ",d", "tickMinStep": 1, "grid": False},
 }
-_NET_COLOR = {
-    "field": "kind",
-    "type": "nominal",
-    "scale": {"domain": list(_KINDS), "range": list(_KINDS.values())},
-    "legend": {"orient": "top", "title": None},
-}
 
 
-def _curve(field: str, title: str, log: bool = False) -> dict[str, Any]:
-    """A line per run against the step; frame: step, kind, net and the field."""
-    scale = {"type": "log"} if log else {"zero": False}
+def _net_color(colors: dict[str, str]) -> dict[str, Any]:
+    scale = {"domain": list(colors), "range": list(colors.values())}
+    return {"field": "net", "type": "nominal", "scale": scale, "legend": {"orient": "top", "title": None}}
+
+
+def _curve(field: str, title: str, colors: dict[str, str]) -> dict[str, Any]:
+    """A line per net against the step; frame: step, net and the field."""
     return {
         "mark": {"type": "line", "interpolate": "linear", "strokeWidth": 2},
         "height": 320,
         "encoding": {
             "x": _STEP,
-            "y": {"field": field, "type": "quantitative", "title": title, "scale": scale},
-            "color": _NET_COLOR,
-            "detail": {"field": "net"},
+            "y": {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}},
+            "color": _net_color(colors),
             "tooltip": [{"field": "net"}, {"field": "step"}, {"field": field, "format": ".4g"}],
         },
     }
 
 
-LOSS_CHART = _curve("loss", "training loss (cross-entropy)")
 _TEST_POINTS = {
     "transform": [{"filter": "isValid(datum.test_accuracy)"}],
     "mark": {"type": "point", "filled": True, "size": 90, "shape": "diamond", "opacity": 1},
@@ -291,23 +286,32 @@ _TEST_POINTS = {
         "tooltip": [{"field": "net"}, {"field": "step"}, {"field": "test_accuracy", "format": ".2f"}],
     },
 }
-_ACCURACY = _curve("accuracy", "accuracy (%)")
-ACCURACY_CHART = {
-    "height": 320,
-    "encoding": {name: _ACCURACY["encoding"][name] for name in ("x", "color", "detail")},
-    "layer": [
-        {
-            "transform": [{"filter": "isValid(datum.accuracy)"}],
-            "mark": _ACCURACY["mark"],
-            "encoding": {name: _ACCURACY["encoding"][name] for name in ("y", "tooltip")},
-        },
-        _TEST_POINTS,
-    ],
-}
 
 
-def heat_chart(low: int, high: int) -> dict[str, Any]:
-    """A heat-strip, depth x step, of log10 gradient norm on the colour scale low..high (decades).
+def loss_chart(colors: dict[str, str]) -> dict[str, Any]:
+    """Training loss of the nets in `colors`; frame: step, net, loss."""
+    return _curve("loss", "training loss (running average)", colors)
+
+
+def accuracy_chart(colors: dict[str, str]) -> dict[str, Any]:
+    """Accuracy of training batches as lines and of the test set as diamonds; frame: step, net, and both in %."""
+    line = _curve("accuracy", "accuracy (%)", colors)
+    return {
+        "height": 320,
+        "encoding": {name: line["encoding"][name] for name in ("x", "color")},
+        "layer": [
+            {
+                "transform": [{"filter": "isValid(datum.accuracy)"}],
+                "mark": line["mark"],
+                "encoding": {name: line["encoding"][name] for name in ("y", "tooltip")},
+            },
+            _TEST_POINTS,
+        ],
+    }
+
+
+def heat_chart(low: int, high: int, title: str) -> dict[str, Any]:
+    """A heat-strip, depth x step, of log10 values on the colour scale low..high (decades).
 
     frame: step, step_end, depth, norm, log10.
     """
@@ -327,12 +331,12 @@ def heat_chart(low: int, high: int) -> dict[str, Any]:
                 "title": "layer (1 = input)",
                 "axis": {"labelOverlap": "greedy", "ticks": False, "grid": False},
             },
-            "fill": value | {"title": "log10 ||dL/dW||", "legend": legend},
+            "fill": value | {"title": title, "legend": legend},
             "stroke": value | {"legend": None},  # closes the seams between the cells
             "tooltip": [
                 {"field": "depth", "title": "layer"},
                 {"field": "step_end", "title": "to step"},
-                {"field": "norm", "format": ".3g", "title": "norm"},
+                {"field": "norm", "format": ".3g", "title": "mean"},
             ],
         },
     }

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 from torchvision.models import WeightsEnum, get_model_weights
 
+from resnet.paper import HE_2015
 from resnet.relatives import RELATIVES
 from resnet.systems import SYSTEMS
 from resnet.weights import TORCHVISION
@@ -32,7 +33,6 @@ METRICS = {
     "miou": "mean IoU (%)",
     "pixel_acc": "pixel accuracy (%)",
 }
-HE_2015 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}  # Table 6, test error in %
 
 
 def _he_2015() -> Iterator[Published]:

@@ -1,13 +1,12 @@
 """A run is a folder that one worker process writes and everybody else only reads.
 
 run.json         what is trained: net, data, recipe, group of twins (written once)
-info.json        what the worker learnt when it read the data: layers, class names, source
 status.json      state, message, process (replaced whole)
-steps.bin        one fixed-size record per step (appended; a torn last one is ignored)
-epochs.jsonl     one line per epoch (likewise)
 checkpoint.safetensors   weights, momentum and the step that they belong to (replaced whole)
 request          "pause" or "stop", for the worker to take
 worker.lock      held by the worker as long as it lives, whatever kills it
+
+and the records, whose files `records` describes.
 """
 
 import dataclasses
@@ -16,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -25,18 +25,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from resnet.codes import from_dict, to_dict
+from resnet.files import DISK_FULL, replace_file
+from resnet.records import VERSION, Records
 from resnet.spec import NetSpec
 
-STATES = ("starting", "running", "paused", "stopped", "finished", "failed", "crashed")
-ACTIVE = ("starting", "running")
+STATES = ("starting", "queued", "running", "paused", "stopped", "finished", "failed", "crashed")
+ACTIVE = ("starting", "queued", "running")
 START_LIMIT_S = 120  # a worker that has not taken its lock by then never will
-TEST_COLUMNS = {"epoch": int, "step": int, "test_loss": float, "test_accuracy": float}
+SHIPPED = Path(__file__).parent.parent / "assets" / "runs"  # recorded runs that come with the program
 _children: dict[tuple[Path, float], subprocess.Popen] = {}  # by run and the time of the status it was started with
 
 
@@ -65,6 +65,7 @@ class Job:
     threads: int = 0  # CPU threads, 0 for all
     group: str = ""  # runs of one race share it
     only_offered: bool = True  # the data must be one that the data folder offers
+    stream: bool = False  # the data are a folder of pictures that stay on the disk
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -74,11 +75,13 @@ class Job:
                 raise RunError(f"A run's {field.name} must be {name}. Received {getattr(self, field.name)!r}.")
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self) | {"net": to_dict(self.net)}, indent=1)
+        return json.dumps(dataclasses.asdict(self) | {"net": to_dict(self.net), "version": VERSION}, indent=1)
 
     @staticmethod
     def from_json(text: str) -> "Job":
         values = json.loads(text)
+        if values.pop("version", 1) != VERSION:
+            raise RunError("It was made by another version of this program.")
         return Job(**values | {"net": from_dict(values["net"])})
 
 
@@ -91,46 +94,24 @@ class Status:
     phase: str = ""  # while running: loading data, training, testing
     steps: int = 0  # in all, once the data are known
     device: str = ""
+    ticket: int = 0  # its place among all that were ever started; runs of one race share it; 0 outside the queue
+    host: str = ""
     updated: float = 0.0
 
     @staticmethod
     def from_json(text: str) -> "Status":
         """ValueError or TypeError where the text is no status."""
         status = Status(**json.loads(text))
-        words = (status.state, status.message, status.phase, status.device)
+        words = (status.state, status.message, status.phase, status.device, status.host)
         if not all(isinstance(word, str) for word in words) or status.state not in STATES:
             raise ValueError("A status has a state that this program knows, and its words are text.")
-        return dataclasses.replace(status, steps=max(0, int(status.steps)), updated=float(status.updated))
-
-
-def replace_file(path: Path, content: str | bytes) -> None:
-    """Write so that a reader sees the old or the new content, never a part."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        _replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _replace(part: Path, path: Path, patience_s: float = 2) -> None:
-    """os.replace; Windows refuses it as long as somebody reads the old file."""
-    end = time.monotonic() + patience_s
-    while True:
-        try:
-            return os.replace(part, path)
-        except PermissionError:
-            if sys.platform != "win32" or time.monotonic() > end:
-                raise
-        time.sleep(0.02)
+        steps, ticket, updated = max(0, int(status.steps)), int(status.ticket), float(status.updated)
+        return dataclasses.replace(status, steps=steps, ticket=ticket, updated=updated)
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Records):
     """One run's folder. RunError where the folder is not one."""
-
-    path: Path
 
     @property
     def id(self) -> str:
@@ -142,15 +123,6 @@ class Run:
             return Job.from_json((self.path / "run.json").read_text())
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise RunError(f"{self.id} cannot be read as a run. {error}") from None
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """layers, class_names, source, mean, std, train_images, test_images, torch; {} before the data are read."""
-        try:
-            info = json.loads((self.path / "info.json").read_text())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return info if isinstance(info, dict) else {}
 
     @property
     def created(self) -> float:
@@ -179,17 +151,25 @@ class Run:
 
     def status(self) -> Status:
         """As the worker wrote it, but "crashed" where it says active and no worker lives."""
-        status, gone = self._written_status(), _bury()
-        if status.state not in ACTIVE or self.alive():
-            return status
-        status = self._written_status()  # the worker may have ended well between the two looks
-        waiting = status.state == "starting" and abs(time.time() - status.updated) < START_LIMIT_S
-        if status.state not in ACTIVE or (waiting and (self.path, status.updated) not in gone):
+        _bury()
+        status = self._written_status()
+        return status if status.state not in ACTIVE or self.alive() else self.status_without_worker()
+
+    def status_without_worker(self) -> Status:
+        """As `status`, for one who knows that no worker holds the lock."""
+        ended, status = _bury(), self._written_status()  # read anew: the worker may have ended well a moment ago
+        if status.state not in ACTIVE or (status.state == "starting" and self._may_come(status, ended)):
             return status
         message = "The training process ended without a word (killed, or out of memory)."
         if status.state == "starting":
             message = "The training process did not come up; worker.log in the run's folder may say why."
         return dataclasses.replace(status, state="crashed", message=f"{message} Resume goes on from its records.")
+
+    def _may_come(self, status: Status, ended: set[tuple[Path, float]]) -> bool:
+        """A worker that this process started is asked; for another's the clock has to do, which may be set anew."""
+        if (key := (self.path, status.updated)) in _children:
+            return key not in ended
+        return abs(time.time() - status.updated) < START_LIMIT_S
 
     def _written_status(self) -> Status:
         try:
@@ -198,48 +178,17 @@ class Run:
             return Status("failed", "Its status file is missing or damaged; what was recorded can still be read.")
 
     def write_status(self, status: Status) -> Status:
-        """The status as written, with its time."""
-        status = dataclasses.replace(status, updated=time.time())
-        replace_file(self.path / "status.json", json.dumps(dataclasses.asdict(status)))
+        """The status as written, with its time and host; on a full disk in the place of the old one."""
+        status = dataclasses.replace(status, updated=time.time(), host=socket.gethostname())
+        path, text = self.path / "status.json", json.dumps(dataclasses.asdict(status))
+        try:
+            replace_file(path, text)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not path.exists():
+                raise
+            with open(path, "r+") as file:  # its block is there already
+                file.write(text.ljust(path.stat().st_size))
         return status
-
-    @property
-    def layers(self) -> list[str]:
-        """Names of the weight layers whose gradient norms are recorded."""
-        layers = self.info.get("layers")
-        return [str(name) for name in layers] if isinstance(layers, list) else []
-
-    def record_type(self) -> np.dtype:
-        columns = [(name, "<f4") for name in ("loss", "accuracy", "lr", "seconds")]
-        return np.dtype([("step", "<i4"), *columns, ("norms", "<f4", (len(self.layers),))])
-
-    def steps(self) -> np.ndarray:
-        """All whole step records, a structured array in step order: step, loss, accuracy, lr, seconds, norms."""
-        kind, path = self.record_type(), self.path / "steps.bin"
-        if not kind["norms"].shape[0]:
-            return np.empty(0, kind)  # without info.json nobody knows a record's size
-        try:
-            return np.fromfile(path, kind, path.stat().st_size // kind.itemsize)
-        except OSError:
-            return np.empty(0, kind)
-
-    def epochs(self) -> pd.DataFrame:
-        """One row per tested epoch: epoch, step, test_loss, test_accuracy."""
-        try:
-            lines = (self.path / "epochs.jsonl").read_bytes().splitlines()
-        except OSError:
-            lines = []
-        rows = [row for line in lines if (row := _test_row(line))]
-        return pd.DataFrame(rows, columns=list(TEST_COLUMNS)).astype(TEST_COLUMNS)
-
-    def to_csv(self) -> str:
-        """Every step, with the test figures on the step that they were taken at and a column per layer's norm."""
-        records = self.steps()
-        names = [name for name in records.dtype.names or () if name != "norms"]
-        frame = pd.DataFrame({name: records[name] for name in names})
-        norms = pd.DataFrame(records["norms"], columns=[f"grad_norm {name}" for name in self.layers])
-        frame = frame.join(norms).merge(self.epochs(), on="step", how="left")
-        return frame.to_csv(index=False)
 
     def checkpoint_step(self) -> int | None:
         """The step that the checkpoint belongs to, None where there is none that can be read."""
@@ -262,8 +211,15 @@ class Run:
         except OSError:
             return None
 
+    @property
+    def shipped(self) -> bool:
+        """True for a recorded run that came with the program and can only be looked at."""
+        return self.path.parent == SHIPPED
+
     def delete(self, patience_s: float = 20) -> None:
         """Stop the worker if there is one and remove the folder for good."""
+        if self.shipped:
+            raise RunError(f"{self.id} came with the program and cannot be deleted.")
         if self.alive():
             self.request("stop")
         try:
@@ -272,15 +228,6 @@ class Run:
         except Timeout:
             raise RunError(f"{self.id} is still busy. Try again when it has stopped.") from None
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _test_row(line: bytes) -> dict[str, float] | None:
-    """A line of epochs.jsonl, None where a kill or a full disk tore it."""
-    try:
-        row = json.loads(line)
-        return {name: kind(row[name]) for name, kind in TEST_COLUMNS.items()}
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        return None
 
 
 def _bury() -> set[tuple[Path, float]]:
@@ -303,7 +250,7 @@ def create(job: Job) -> Run:
     path = runs_folder() / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{secrets.token_hex(2)}"
     path.mkdir(parents=True)
     run = Run(path)
-    run.write_status(Status("starting"))
+    run.write_status(Status("stopped", "It has not been started yet."))
     replace_file(path / "run.json", job.to_json())
     return run
 
@@ -316,35 +263,47 @@ def start_race(
     device: str = "auto",
     threads: int = 0,
     only_offered: bool = True,
+    stream: bool = False,
 ) -> list[Run]:
     """Create and start a run per net: one group with the same data and recipe that shares the cores equally."""
     group, threads = secrets.token_hex(4), threads or threads_for(len(nets))
-    started = [create(Job(net, data, recipe, train_images, device, threads, group, only_offered)) for net in nets]
-    for run in started:
-        start(run)
+    job = Job(nets[0], data, recipe, train_images, device, threads, group, only_offered, stream)
+    started = [create(dataclasses.replace(job, net=net)) for net in nets]
+    start(*started)
     return started
 
 
 def find(run_id: str) -> Run:
     """The run of that name. RunError for a name that is no run in the runs folder, whatever it holds."""
     named = re.fullmatch(r"[A-Za-z0-9][\w.-]{0,120}", run_id)
-    if not named or not (runs_folder() / run_id / "run.json").is_file():
-        raise RunError(f"There is no run named {run_id[:60]!r} in the runs folder.")
-    run = Run(runs_folder() / run_id)
-    run.job  # noqa: B018 (tells what is wrong with it)
-    return run
+    for folder in (runs_folder(), SHIPPED) if named else ():
+        if (folder / run_id / "run.json").is_file():
+            run = Run(folder / run_id)
+            run.job  # noqa: B018 (tells what is wrong with it)
+            return run
+    raise RunError(f"There is no run named {run_id[:60]!r} in the runs folder.")
 
 
 def trained(plain: bool) -> list[Run]:
-    """Residual or plain runs that have weights to look at, the newest first."""
-    return [run for run in all_runs() if run.job.net.plain == plain and run.checkpoint_step() and run.info]
+    """Residual or plain runs that have weights to look at, the newest first, then the recorded ones."""
+    return [
+        run for run in [*all_runs(), *shipped()] if run.job.net.plain == plain and run.checkpoint_step() and run.info
+    ]
 
 
 def all_runs() -> list[Run]:
-    """Every readable run, the newest first."""
-    folder = runs_folder()
+    """Every readable run of the runs folder, the newest first."""
+    return sorted(_runs_in(runs_folder()), key=lambda run: run.created, reverse=True)
+
+
+def shipped() -> list[Run]:
+    """The recorded runs that come with the program, by name."""
+    return sorted(_runs_in(SHIPPED), key=lambda run: run.id)
+
+
+def _runs_in(folder: Path) -> list[Run]:
     found = [Run(path.parent) for path in folder.glob("*/run.json")] if folder.is_dir() else []
-    return sorted((run for run in found if _readable(run)), key=lambda run: run.created, reverse=True)
+    return [run for run in found if _readable(run)]
 
 
 def _readable(run: Run) -> bool:
@@ -354,12 +313,34 @@ def _readable(run: Run) -> bool:
         return False
 
 
-def start(run: Run) -> None:
-    """Start or resume the run's worker, a process that outlives this one. RunError where one lives or it is done."""
-    if run.alive(patience_s=1) or run.status().state == "finished":
-        raise RunError(f"{run.id} is {run.status().state}; there is nothing to start.")
-    (run.path / "request").unlink(missing_ok=True)
-    status = run.write_status(dataclasses.replace(run.status(), state="starting", message=""))
+def start(*found: Run) -> None:
+    """Start or resume the runs' workers, processes that outlive this one; each race queues as one job.
+
+    RunError where one of them lives, is done, or can only be looked at; then those before it are started.
+    """
+    tickets: dict[str, int] = {}
+    for run in found:
+        race = run.job.group or run.id
+        tickets[race] = tickets.get(race) or next_ticket()
+        _spawn(run, make_ready(run, tickets[race]))
+
+
+def make_ready(run: Run, ticket: int = 0) -> Status:
+    """Mark the run as starting while nobody else can, so that of two who start it one is refused."""
+    if run.shipped:
+        raise RunError(f"{run.id} came with the program and can only be looked at.")
+    try:
+        with run.lock().acquire(timeout=1, poll_interval=0.01):
+            status = run.status_without_worker()
+            if status.state in (*ACTIVE, "finished"):
+                raise RunError(f"{run.id} is {status.state}; there is nothing to start.")
+            (run.path / "request").unlink(missing_ok=True)
+            return run.write_status(dataclasses.replace(status, state="starting", message="", ticket=ticket))
+    except Timeout:
+        raise RunError(f"{run.id} is {run.status().state}; there is nothing to start.") from None
+
+
+def _spawn(run: Run, status: Status) -> None:
     detached: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
@@ -372,6 +353,37 @@ def start(run: Run) -> None:
             stderr=log,
             **detached,
         )
+
+
+def next_ticket() -> int:
+    """1, 2, 3, ... for all programs on the runs folder; no clock can turn the order round."""
+    folder = runs_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".ticket.lock"):
+        try:
+            last = int((folder / ".ticket").read_text())
+        except (OSError, ValueError):
+            last = max((run.status().ticket for run in all_runs()), default=0)
+        replace_file(folder / ".ticket", str(last + 1))
+    return last + 1
+
+
+def jobs_per_device() -> int:
+    """How many races or single runs may train at once on a device: $RESNET_JOBS, or 1."""
+    named = os.environ.get("RESNET_JOBS", "")
+    return max(1, int(named)) if named.isdecimal() else 1
+
+
+def place_in_line(run: Run, device: str) -> int:
+    """0 when it is the run's turn on this machine's `device`, 1 when it is the next, and so on."""
+    own, host = run.status().ticket, socket.gethostname()
+    ahead = set()
+    for other in all_runs() if own else []:
+        status = other.status()
+        here = status.host == host and status.device in (device, "")  # "" while it is coming up
+        if status.state in ACTIVE and here and status.ticket < own:
+            ahead.add(status.ticket or other.id)
+    return max(0, len(ahead) - jobs_per_device() + 1)
 
 
 def wait(runs: list[Run], poll_s: float = 0.5) -> Iterator[list[Status]]:

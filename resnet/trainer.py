@@ -1,8 +1,10 @@
-"""Train a classifier on resident images: one generator of records, the same in the app, a terminal or a test.
+"""Train a classifier: one generator of records, the same in the app, a terminal or a test.
 
 Everything random is a function of (seed, step), so a run continues exactly from its weights, momentum and step.
 """
 
+import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -12,140 +14,83 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from resnet.data import Dataset, augment, normalise
+from resnet import distributed
+from resnet.batches import Feed, seed_of
+from resnet.devices import DTYPES
 from resnet.layers import StochasticDepth
 from resnet.model import memory_format, weight_layers
+from resnet.recipes import Recipe
 
-
-class RecipeError(ValueError):
-    """A rule that a recipe breaks."""
+UNREAD = {"cuda": 64, "mps": 16}  # steps whose figures are fetched at once: each fetching waits for the device
+WARM_STEPS = 3  # before a step is recorded as a CUDA graph
+log = logging.getLogger(__name__)
 
 
 class DivergedError(ArithmeticError):
     """The loss, a gradient or a weight is no longer a finite number."""
 
 
-def _one_cycle(progress: float) -> float:
-    """Linear up to 1 over the first quarter, linear down to 0 (Smith & Topin, arXiv 1708.07120)."""
-    return progress / 0.25 if progress < 0.25 else (1 - progress) / 0.75
-
-
-def _steps(progress: float) -> float:
-    """The paper's schedule: a tenth after 1/2, a hundredth after 3/4 (He 2015, 4.2: 32k and 48k of 64k)."""
-    return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
-
-
-def _constant(progress: float) -> float:
-    return 1.0
-
-
-SCHEDULES: dict[str, Callable[[float], float]] = {"one-cycle": _one_cycle, "steps": _steps, "constant": _constant}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: SGD with Nesterov momentum. RecipeError where a value is out of range."""
-
-    epochs: int = 5
-    batch: int = 128
-    lr: float = 0.1  # the schedule's highest
-    schedule: str = "one-cycle"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    augment: bool = True  # pad-4 crop and flip
-    seed: int = 0
-    precision: str = "auto"  # fp32, bf16, or bf16 where it is faster
-
-    def __post_init__(self) -> None:
-        whole = [("epochs", 1, 1000), ("batch", 2, 4096), ("seed", 0, 2**31)]
-        for name, low, high in [*whole, ("lr", 1e-6, 10), ("momentum", 0, 0.999), ("weight_decay", 0, 1)]:
-            value, kinds = getattr(self, name), int if (name, low, high) in whole else int | float
-            if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-                kind = "whole number" if kinds is int else "number"
-                raise RecipeError(f"{name} must be a {kind} from {low:,} to {high:,}. Received {value!r}.")
-        if not isinstance(self.augment, bool):
-            raise RecipeError(f"augment must be true or false. Received {self.augment!r}.")
-        for name, choices in [("schedule", tuple(SCHEDULES)), ("precision", ("auto", "fp32", "bf16"))]:
-            if getattr(self, name) not in choices:
-                raise RecipeError(f"{name} must be one of {', '.join(choices)}. Received {getattr(self, name)!r}.")
-
-    def lr_at(self, step: int, steps: int) -> float:
-        """The learning rate of a step out of `steps`; a one-cycle's first step is not 0."""
-        return self.lr * SCHEDULES[self.schedule]((step + 0.5) / steps)
-
-
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimiser step: mean cross-entropy and accuracy of its batch in train mode, L2 norm of dL/dW by layer."""
+    """One optimiser step: mean cross-entropy and accuracy of its batch in train mode, and figures by layer.
+
+    batch: a CRC-32 of the images, crops and flips; norms: L2 of dL/dW; updates: L2 of the step's change of W over
+    that of W. Equal (seed, data, batch size) give equal `batch` at each step.
+    """
 
     step: int
     loss: float
     accuracy: float
     lr: float
     seconds: float
+    batch: int
     norms: np.ndarray
+    updates: np.ndarray
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The whole test set after an epoch, in eval mode."""
+    """The whole test set after an epoch, in eval mode; by image (N,) the class predicted and its softmax in 0..1."""
 
     epoch: int
     step: int
     test_loss: float
     test_accuracy: float
-
-
-def devices() -> list[str]:
-    """The devices of this machine, the fastest first."""
-    found = ["cuda"] if torch.cuda.is_available() else []
-    return [*found, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
-
-
-def pick_precision(wanted: str, device: str) -> torch.dtype:
-    """bf16 on CUDA that has it and on a CPU with AMX tiles; on other CPUs fp32 is 3-8x faster."""
-    if wanted != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
-    if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if device == "cpu" and torch.cpu._is_amx_tile_supported() else torch.float32
-
-
-def steps_per_epoch(images: int, batch: int) -> int:
-    """Whole batches only; the images left over differ from epoch to epoch."""
-    return max(1, images // batch)
+    predicted: np.ndarray
+    confidence: np.ndarray
 
 
 class State:
-    """What a training is at a step: the model, its momentum, the number of steps done."""
+    """What a training is at a step: the model, its momentum, its average over steps, the number of steps done."""
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         # The fused SGD pairs weights and momentum by place in memory, so both get their layout here, before a load.
         self.model, self.step = model.to(memory_format=memory_format(model)), 0
+        device = next(model.parameters()).device
+        self.lr = torch.zeros((), device=device)
         self.optimizer = torch.optim.SGD(
             model.parameters(),
-            lr=recipe.lr,
+            lr=self.lr,
             momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-
-    def advance(self, lr: float) -> None:
-        """One optimiser step along the gradients that the model's parameters hold."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.step += 1
+        if recipe.momentum:  # zeros give the first step that PyTorch makes without any
+            for parameter in model.parameters():
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        self.average = {name: value.detach().clone() for name, value in _floats(model)} if recipe.ema else {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """A copy on the CPU: weights and buffers as `model.*`, momentum as `momentum.*`."""
+        """A copy on the CPU: weights and buffers as `model.*`, momentum as `momentum.*`, averages as `average.*`."""
         named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
                 named[f"momentum.{name}"] = buffer
+        named |= {f"average.{name}": value for name, value in self.average.items()}
         plain = torch.contiguous_format
         return {name: value.detach().to("cpu", memory_format=plain, copy=True) for name, value in named.items()}
 
@@ -156,100 +101,199 @@ class State:
         )
         for name, parameter in self.model.named_parameters():
             if (saved := tensors.get(f"momentum.{name}")) is not None:
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter.detach()).copy_(saved)
+                self.optimizer.state[parameter]["momentum_buffer"].copy_(saved)
+        for name, value in self.average.items():
+            value.copy_(tensors[f"average.{name}"])
         self.step = step
 
 
-def _seed(*key: int) -> int:
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-
-
-def _generator(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(*key))
+def _floats(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Weights and running statistics by name."""
+    return [(name, value) for name, value in model.state_dict().items() if value.is_floating_point()]
 
 
 @contextmanager
 def _drawing(*key: int) -> Iterator[None]:
     """What layers draw here, as stochastic depth does, depends on the key alone; PyTorch's generators stay."""
     with torch.random.fork_rng():
-        torch.manual_seed(_seed(*key))
+        torch.manual_seed(seed_of(*key))
         yield
 
 
-def fit(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | EpochRecord | None]:
-    """Train from state.step to the end: a record per step and per epoch, None between test batches.
+class Step:
+    """One optimiser step that waits for no device: (inputs, lr, step) -> float (3 + 2 x layers,) on it.
 
-    Twins with one seed see the same batches with the same crops. Raises DivergedError, before the weights take
-    the step, where the loss or a gradient is not finite.
+    The figures are loss, accuracy, 1 if the step was not taken, norms and updates of `StepRecord`. Once the loss or
+    a gradient is not finite, the weights stay as they are. On CUDA the fourth step is recorded as a graph and
+    replayed from then on, because the thin nets' kernels are shorter than their launches.
     """
-    model, device = state.model, next(state.model.parameters()).device
-    images, labels = data.train_images.to(device), data.train_labels.to(device)
-    per_epoch = steps_per_epoch(len(images), recipe.batch)
-    layout = memory_format(model)
-    drops = any(isinstance(module, StochasticDepth) for module in model.modules())
+
+    def __init__(self, state: State, feed: Feed, recipe: Recipe, capture: "Capture | None" = None) -> None:
+        self.state, self.feed, self.recipe = state, feed, recipe
+        self.device = next(state.model.parameters()).device
+        self.net: Callable[[Tensor], Tensor] = distributed.parallel(state.model)
+        self.weights: list[Tensor] = [layer.get_parameter("weight") for layer in weight_layers(state.model).values()]
+        self.parameters = [p for p in state.model.parameters() if p.requires_grad]
+        self.drops = any(isinstance(module, StochasticDepth) for module in state.model.modules())
+        self.unproven = recipe.compile
+        if recipe.compile:
+            self.net = torch.compile(self.net, dynamic=False)
+        self.broken = torch.zeros((), device=self.device)  # 1 once something was not finite
+        state.optimizer.found_inf = self.broken  # type: ignore[attr-defined] # the fused SGD then does nothing
+        self.keep = torch.zeros((), device=self.device)
+        graphable = self.device.type == "cuda" and not self.drops and distributed.size() == 1
+        self.capture = capture or (_cuda_graph if graphable else None)
+        self.replay: Callable[[], None] | None = None
+        self.done = 0
+
+    def __call__(self, inputs: tuple[Tensor, ...], lr: float, step: int) -> Tensor:
+        self.state.lr.fill_(lr)
+        self.keep.fill_(min(self.recipe.ema, (1 + step) / (10 + step)))  # the first weights are soon forgotten
+        self.done += 1
+        if self.capture is None or self.done <= WARM_STEPS:
+            with _drawing(self.recipe.seed, 2, step, distributed.rank()) if self.drops else nullcontext():
+                return self._proven(inputs) if self.unproven else self.run(inputs)
+        if self.replay is None:
+            self.inputs = tuple(value.clone() for value in inputs)
+            self.replay = self.capture(self._recorded)
+        for held, value in zip(self.inputs, inputs, strict=True):
+            held.copy_(value)
+        self.replay()
+        return self.figures.clone()
+
+    def _recorded(self) -> None:
+        self.figures = self.run(self.inputs)
+
+    def _proven(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The first compiled step; where the compiler fails, the same step and all others without it."""
+        self.unproven = False
+        buffers = {name: value.clone() for name, value in self.state.model.named_buffers()}
+        try:
+            return self.run(inputs)
+        except Exception as error:  # noqa: BLE001 (compilers fail in many ways: none at hand, too old, a defect)
+            log.warning("torch.compile failed, so the training goes on without it: %s", error)
+        self.net = distributed.parallel(self.state.model)
+        for name, value in self.state.model.named_buffers():
+            value.copy_(buffers[name])
+        return self.run(inputs)
+
+    def run(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Forward, backward and the optimiser's step."""
+        x, labels = self.feed.prepare(*inputs)
+        with autocast(self.device, self.recipe.precision):
+            logits = self.net(x)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        self.state.model.zero_grad(set_to_none=True)
+        loss.backward()
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        head = distributed.mean_(torch.stack([loss.detach(), accuracy]))
+        norms = torch.stack(torch._foreach_norm([w.grad for w in self.weights if w.grad is not None]))
+        every = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None]))
+        self.broken.copy_(self.broken.maximum(1 - (head[0] + every.sum()).isfinite().float()))
+        before = [weight.detach().clone() for weight in self.weights]
+        self.state.optimizer.step()
+        with torch.no_grad():
+            moved = torch._foreach_sub(self.weights, before)
+        updates = torch.stack(torch._foreach_norm(moved)) / torch.stack(torch._foreach_norm(before)).clamp_min(1e-12)
+        self._average()
+        return torch.cat([head, self.broken[None], norms, updates])
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.state.average:
+            average, now = list(self.state.average.values()), [value for _, value in _floats(self.state.model)]
+            torch._foreach_mul_(average, self.keep)
+            torch._foreach_add_(average, torch._foreach_mul(now, 1 - self.keep))
+
+
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
+
+
+def _cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
+    """Records what `step` does on the device, without doing it; the answer does it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def fit(state: State, feed: Feed, recipe: Recipe) -> Iterator[list[StepRecord] | EpochRecord | None]:
+    """Train from state.step to the end: records of one step or several, one per epoch, None between test batches.
+
+    `state` is always that of the last record given. Raises DivergedError, before the weights take the step, where
+    the loss or a gradient is not finite.
+    """
+    step, total = Step(state, feed, recipe), recipe.total_steps(feed.per_epoch)
     # A run that stopped between an epoch's last step and its test starts with that test.
-    for epoch in range(max(0, state.step - 1) // per_epoch, recipe.epochs):
-        order = torch.randperm(len(images), generator=_generator(recipe.seed, 0, epoch)).to(device)
-        model.train()
-        clock = time.perf_counter()
-        for step in range(max(state.step, epoch * per_epoch), (epoch + 1) * per_epoch):
-            first = step % per_epoch * recipe.batch
-            chosen = order[first : first + recipe.batch]
-            x = _prepare(images[chosen], data, recipe.augment, (recipe.seed, 1, step)).contiguous(memory_format=layout)
-            lr = recipe.lr_at(step, per_epoch * recipe.epochs)
-            with _drawing(recipe.seed, 2, step) if drops else nullcontext():
-                loss, accuracy, *norms = _gradients(model, x, labels[chosen], recipe.precision)
-            _check_finite(loss, norms, step + 1, recipe)
-            state.advance(lr)
-            clock, seconds = time.perf_counter(), time.perf_counter() - clock
-            yield StepRecord(step + 1, loss, accuracy, lr, seconds, np.array(norms, np.float32))
-        for result in evaluate(model, data, recipe.precision):
-            yield EpochRecord(epoch + 1, state.step, *result) if result else None
+    for epoch in range(max(0, state.step - 1) // feed.per_epoch, math.ceil(total / feed.per_epoch)):
+        last = min(total, (epoch + 1) * feed.per_epoch)
+        state.model.train()
+        if state.step < last:
+            yield from _steps(state, feed, recipe, step, last)
+        for result in evaluate(state, feed, recipe):
+            yield dataclasses.replace(result, epoch=epoch + 1) if result else None
 
 
-def _prepare(images: Tensor, data: Dataset, crop_and_flip: bool, key: tuple[int, ...]) -> Tensor:
-    """uint8 (N, C, S, S) -> float (N, C, S, S)."""
-    mean, std = data.mean.to(images.device), data.std.to(images.device)
-    if crop_and_flip:
-        images = augment(images, _generator(*key), fill=(mean * 255).round().to(torch.uint8))
-    return normalise(images, mean, std)
+def _steps(state: State, feed: Feed, recipe: Recipe, step: Step, last: int) -> Iterator[list[StepRecord]]:
+    unread: list[tuple[int, float, int, Tensor]] = []
+    total, device = recipe.total_steps(feed.per_epoch), next(state.model.parameters()).device
+    clock, limit = time.perf_counter(), UNREAD.get(device.type, 1)
+    for index, (inputs, batch) in enumerate(feed.inputs(state.step, last), state.step):
+        lr = recipe.lr_at(index, total)
+        unread.append((index + 1, lr, batch, step(inputs, lr, index)))
+        if len(unread) < limit and index + 1 < last:
+            continue
+        figures = torch.stack([row[3] for row in unread]).cpu().numpy()  # waits for the device
+        seconds = (time.perf_counter() - clock) / len(unread)
+        taken = int(np.argmax(figures[:, 2])) if figures[:, 2].any() else len(unread)
+        records = [_record(row, values, seconds) for row, values in zip(unread, figures, strict=True)]
+        state.step += taken
+        if taken:
+            yield records[:taken]
+        if taken < len(records):
+            raise _diverged(records[taken], recipe)
+        unread, clock = [], time.perf_counter()
 
 
-def _gradients(model: nn.Module, x: Tensor, labels: Tensor, precision: str) -> list[float]:
-    """Leave dL/dW in the parameters' .grad; returns [loss, accuracy, norm of dL/dW per layer]."""
-    with _autocast(x.device, precision):
-        logits = model(x)  # (N, classes)
-    loss = F.cross_entropy(logits.float(), labels)
-    model.zero_grad(set_to_none=True)
-    loss.backward()
-    accuracy = (logits.argmax(1) == labels).float().mean()
-    weights = [layer.get_parameter("weight") for layer in weight_layers(model).values()]
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    return torch.stack([loss.detach(), accuracy, *torch._foreach_norm(gradients)]).tolist()
+def _record(row: tuple[int, float, int, Tensor], figures: np.ndarray, seconds: float) -> StepRecord:
+    number, lr, batch, _ = row
+    norms, updates = figures[3:].reshape(2, -1)
+    return StepRecord(number, float(figures[0]), float(figures[1]), lr, seconds, batch, norms, updates)
 
 
-def _check_finite(loss: float, norms: list[float], step: int, recipe: Recipe) -> None:
-    for what, value in [("The loss", loss), ("A gradient", sum(norms))]:
-        if not math.isfinite(value):
-            raise DivergedError(f"{what} became {value} at step {step}. Try a learning rate below {recipe.lr:g}.")
+def _diverged(record: StepRecord, recipe: Recipe) -> DivergedError:
+    what, value = "The loss", record.loss
+    if math.isfinite(value):
+        what, value = "A gradient", float(record.norms.sum())
+    words = f"{value}" if not math.isfinite(value) else "infinite"  # that of a norm layer, which is not recorded
+    return DivergedError(f"{what} became {words} at step {record.step}. Try a learning rate below {recipe.lr:g}.")
 
 
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    dtype = pick_precision(precision, device.type)
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 where it is wanted; "auto" has to be chosen before (`devices.pick_precision`) and counts as fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=DTYPES.get(precision) == torch.bfloat16)
 
 
-def evaluate(model: nn.Module, data: Dataset, precision: str = "fp32") -> Iterator[tuple[float, float] | None]:
-    """(mean cross-entropy, accuracy) on the whole test set, after a None for each batch of it."""
-    device = next(model.parameters()).device
+def evaluate(state: State, feed: Feed, recipe: Recipe) -> Iterator[EpochRecord | None]:
+    """The whole test set with the averaged weights where the recipe has them, after a None for each batch of it."""
+    model, device = state.model, next(state.model.parameters()).device
     model.eval()
-    loss = correct = 0.0
-    layout = memory_format(model)
-    for images, labels in zip(data.test_images.split(500), data.test_labels.split(500), strict=True):
-        with torch.no_grad(), _autocast(device, precision):
-            x = _prepare(images.to(device), data, False, ()).contiguous(memory_format=layout)
-            logits = model(x).float().cpu()
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        correct += (logits.argmax(1) == labels).sum().item()
+    labels = feed.test_labels
+    losses, classes, shares = torch.zeros(3, len(labels), dtype=torch.float64)
+    first = 0
+    for number, x in enumerate(feed.tests()):
+        part = slice(first, first := first + len(x))
+        if number % distributed.size() == distributed.rank():
+            with torch.no_grad(), autocast(device, recipe.precision):
+                logits = functional_call(model, state.average, x).float()
+                if recipe.flip_test:
+                    logits = (logits + functional_call(model, state.average, x.flip(-1)).float()) / 2
+            logits = logits.cpu()
+            losses[part] = F.cross_entropy(logits, labels[part], reduction="none").double()
+            shares[part], classes[part] = logits.softmax(1).double().max(1)
         yield None
-    yield loss / len(data.test_labels), correct / len(data.test_labels)
+    for values in (losses, classes, shares):
+        distributed.sum_(values)
+    predicted = classes.long()
+    accuracy = (predicted == labels).double().mean().item()
+    yield EpochRecord(0, state.step, losses.mean().item(), accuracy, predicted.numpy(), shares.numpy())

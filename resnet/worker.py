@@ -1,11 +1,14 @@
 """The process that trains one run: takes its lock, goes on from its checkpoint, records to the end or a request."""
 
 import dataclasses
+import io
 import json
 import logging
+import math
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,57 +17,65 @@ from filelock import Timeout
 from safetensors import safe_open
 from safetensors.torch import save
 
+from resnet import distributed
+from resnet.batches import Feed, Resident, moments
+from resnet.codes import to_code
 from resnet.data import DataError, Dataset, load, load_offered
-from resnet.model import ResNet, build, weight_layers
-from resnet.runs import Run, RunError, Status, replace_file, threads_for
-from resnet.trainer import (
-    DivergedError,
-    EpochRecord,
-    Recipe,
-    RecipeError,
-    State,
-    StepRecord,
-    devices,
-    fit,
-    steps_per_epoch,
-)
+from resnet.devices import device_name, devices, median_seconds, pick_precision
+from resnet.files import DISK_FULL, replace_file, sync_file
+from resnet.model import ResNet, build, memory_format, weight_layers
+from resnet.recipes import Recipe, RecipeError
+from resnet.records import CONFIDENCE, SAMPLE_SIZE, SAMPLES
+from resnet.runs import ACTIVE, Job, Run, RunError, Status, place_in_line, threads_for
+from resnet.spec import plain_twin
+from resnet.streaming import Folder, Streaming, open_folder
+from resnet.trainer import DivergedError, EpochRecord, State, StepRecord, autocast, fit
 
 CHECKPOINT_EVERY_S = 20
 LOCK_PATIENCE_S = 10  # outlasts the instants for which readers hold the lock
+STOP_PATIENCE_S = 3  # for a step to end before a stop ends the process
+TOLD = (DataError, RecipeError, DivergedError, RunError)  # errors that are a sentence for a person
+OUT_OF_MEMORY = "The device ran out of memory. Try a smaller batch, smaller images or a smaller net."
 log = logging.getLogger(__name__)
 
 
-def load_data(run: Run) -> Dataset:
-    """The run's data set at its net's image size. DataError with a sentence."""
-    job = run.job
+def load_data(job: Job) -> Dataset:
+    """The job's data set at its net's image size. DataError with a sentence, also where it does not fit into memory."""
+    if job.stream:
+        raise DataError(f"The pictures of {job.data} were streamed; they stay on the disk.")
     read = load_offered if job.only_offered else load
     return read(job.data, size=job.net.image_size, train=job.train_images)
 
 
-def load_model(run: Run) -> ResNet:
-    """The run's net with the weights of its checkpoint, on the CPU. RunError where it has none yet."""
-    path = run.path / "checkpoint.safetensors"
-    if run.checkpoint_step() is None:
+def load_model(run: Run, epoch: int | None = None) -> ResNet:
+    """The run's net on the CPU with the weights that were tested: the last ones, or those kept after an epoch.
+
+    RunError where it has none yet.
+    """
+    path = run.path / "checkpoint.safetensors" if epoch is None else run.checkpoints().get(epoch)
+    if path is None or (epoch is None and run.checkpoint_step() is None):
         raise RunError(f"{run.id} has no checkpoint yet. The first one comes within {CHECKPOINT_EVERY_S} seconds.")
     model = build(run.job.net)
     with safe_open(path, "pt") as file:
-        names = [name for name in file.keys() if name.startswith("model.")]  # noqa: SIM118 (not a dict)
-        weights = {name.removeprefix("model."): file.get_tensor(name) for name in names}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights_of(tensors) if epoch is None else tensors)
     except RuntimeError:
         raise RunError(f"The checkpoint of {run.id} holds the weights of another net.") from None
     return model
 
 
-def work(path: Path) -> Status:
-    """Train the run in `path` to its end, a request, or an error that the status then tells."""
+def work(path: Path, alone: bool = False) -> Status:
+    """Train the run in `path` to its end, a request, or an error that the status then tells.
+
+    `alone`: this process does nothing else, so that a stop may end it in the middle of a long step.
+    """
     run = Run(path)
     _check_there(run)  # for taking the lock would make the folder
     try:
         with run.lock().acquire(timeout=LOCK_PATIENCE_S):
             _check_there(run)  # it may have been deleted in the meantime
-            return _work(run)
+            return _work(run, alone)
     except Timeout:
         raise RunError(f"{run.id} is being trained by another process.") from None
 
@@ -74,120 +85,304 @@ def _check_there(run: Run) -> None:
         raise RunError(f"There is no run in {run.path}.")
 
 
-def _work(run: Run) -> Status:
-    status = Status("running", phase="loading data")
+class _Watch(threading.Thread):
+    """Looks for a request while the training computes; `wish` is the state asked for, "gone" without a folder."""
+
+    def __init__(self, run: Run, alone: bool) -> None:
+        super().__init__(daemon=True, name="watch")
+        self.run_folder, self.alone, self.ended = run, alone, threading.Event()
+
+    @property
+    def wish(self) -> str | None:
+        if not (self.run_folder.path / "run.json").is_file():
+            return "gone"
+        return self.run_folder.requested()
+
+    def run(self) -> None:
+        since: float | None = None
+        while self.alone and not self.ended.wait(0.2):
+            wish = self.wish
+            since = (since or time.monotonic()) if wish in ("stopped", "gone") else None
+            if since and time.monotonic() - since > STOP_PATIENCE_S:
+                if wish == "stopped":
+                    self.run_folder.write_status(dataclasses.replace(self.run_folder.status(), state=wish, phase=""))
+                os._exit(0)  # frees all memory; the checkpoint and the records are whole at any moment
+
+
+def _work(run: Run, alone: bool) -> Status:
+    status = dataclasses.replace(run.status(), state="queued", message="", phase="")
+    watch = _Watch(run, alone)
+    watch.start()
     try:
-        for part in run.path.glob(".checkpoint.*.part"):
+        for part in run.path.glob(".*.part"):
             part.unlink(missing_ok=True)  # left by a kill
-        status = _train(run, status)
-    except (DataError, RecipeError, DivergedError, RunError) as error:
+        status = _train(run, watch, status)
+    except TOLD as error:
         status = _failed(run, str(error))
     except (torch.OutOfMemoryError, MemoryError):
-        status = _failed(run, "The device ran out of memory. Try a smaller batch or a smaller net.")
+        status = _failed(run, OUT_OF_MEMORY)
     except OSError as error:
-        status = _failed(run, f"A file could not be written or read: {error.strerror or error}.")
+        status = _failed(run, _about_files(error))
     except Exception as error:
         log.exception("Training failed")
-        status = _failed(
-            run, f"The training stopped with an error ({type(error).__name__}); worker.log has the details."
-        )
-    run.write_status(status)
+        words = f"The training stopped with an error ({type(error).__name__}); worker.log has the details."
+        memory = "can't allocate memory" in str(error)
+        if distributed.size() > 1 and not memory:
+            return _left_alone(run)
+        status = _failed(run, OUT_OF_MEMORY if memory else words)
+    finally:
+        watch.ended.set()
+    if watch.wish == "gone":
+        raise RunError(f"The folder of {run.id} was removed while it trained; its process ends.")
+    return run.write_status(status)
+
+
+def help_with(run: Run) -> str:
+    """Train as another of torchrun's processes: the same steps as the first one's `work`, which alone records.
+
+    Gives the state that the run ends in.
+    """
+    try:
+        device = _device(run.job)
+        _, recipe, feed, state = _prepare(run.job, device, "")
+        _spread(state)
+        for _ in fit(state, feed, recipe):
+            if (wish := distributed.agreed(lambda: None)) is not None:
+                return wish
+        return "finished"
+    except TOLD as error:
+        if run.status().state in ACTIVE:  # nobody has told it yet
+            run.write_status(_failed(run, f"Process {distributed.rank()} of {distributed.size()}: {error}"))
+        raise
+
+
+def _left_alone(run: Run) -> Status:
+    """The status after an error between the processes; one that could tell why it ended has written it."""
+    status = run.status()
+    if status.state != "failed":
+        words = f"One of the {distributed.size()} processes ended (killed, out of memory, or an error in its output)."
+        message = f"{words} Resume goes on from the records."
+        status = run.write_status(dataclasses.replace(status, state="crashed", message=message, phase=""))
     return status
+
+
+def _about_files(error: OSError) -> str:
+    if error.errno in DISK_FULL:
+        return "The disk is full. Make room and press Resume: the run goes on from its last checkpoint."
+    return f"A file could not be written or read: {error.strerror or error}."
 
 
 def _failed(run: Run, message: str) -> Status:
     return dataclasses.replace(run.status(), state="failed", message=message, phase="")
 
 
-def _train(run: Run, status: Status) -> Status:
-    job, recipe = run.job, Recipe(**run.job.recipe)
+def _train(run: Run, watch: _Watch, status: Status) -> Status:
+    device = _device(run.job)
+    if (wish := _wait_for_turn(run, watch, dataclasses.replace(status, device=device))) is not None:
+        return dataclasses.replace(status, state=wish)
+    status = dataclasses.replace(status, state="running", phase="loading data", device=device)
+    run.write_status(status)
+    before = str(run.info.get("precision") or "") if len(run.steps()) else ""
+    data, recipe, feed, state = _prepare(run.job, device, before)
+    _check_same(run, data)
+    _note_info(run, data, list(weight_layers(state.model)), recipe, device)
+    recorded = run.cut_torn()
+    _load_checkpoint(run, state, recorded, feed.per_epoch)
+    _spread(state)
+    steps, phase = recipe.total_steps(feed.per_epoch), "compiling" if recipe.compile else "training"
+    status = run.write_status(dataclasses.replace(status, steps=steps, phase=phase))
+    return _record(run, watch, state, fit(state, feed, recipe), recorded, steps / feed.per_epoch, status)
+
+
+def _device(job: Job) -> str:
+    """The job's device, with its number of threads; RunError where this machine has none."""
     device = devices()[0] if job.device == "auto" else job.device
     if device not in devices():
         raise RunError(f"This machine has no device {device!r}. It has {', '.join(devices())}.")
     if job.threads > 0:
         torch.set_num_threads(min(job.threads, threads_for(1)))
-    run.write_status(status)
-    data = load_data(run)
-    _check_data(run, data)
+    return device
+
+
+def _prepare(job: Job, device: str, before: str) -> tuple[Dataset | Folder, Recipe, Feed, State]:
+    """What the job trains, at its first step; `before` is the precision that it began with, if it did."""
+    data, recipe = _source(job), Recipe(**job.recipe)
+    check_net(job, data)
+    precision = distributed.agreed(lambda: before or _precision(job, recipe, device))
+    recipe = dataclasses.replace(recipe, precision=precision)
     model = build(job.net, recipe.seed, device)
-    _note_info(run, data, list(weight_layers(model)))
-    state = State(model, recipe)
-    if (step := run.checkpoint_step()) is not None:
-        with safe_open(run.path / "checkpoint.safetensors", "pt", device) as file:
-            state.load({name: file.get_tensor(name) for name in file.keys()}, step)  # noqa: SIM118
-    steps = recipe.epochs * steps_per_epoch(len(data.train_labels), recipe.batch)
-    status = dataclasses.replace(status, steps=steps, device=device, phase="training")
-    run.write_status(status)
-    return _record(run, state, fit(state, data, recipe), status)
+    kind: Callable[..., Feed] = Streaming if isinstance(data, Folder) else Resident
+    feed = kind(data, recipe, torch.device(device), memory_format(model))
+    return data, recipe, feed, State(model, recipe)
 
 
-def _check_data(run: Run, data: Dataset) -> None:
-    """RunError where the run's net cannot read the data, or where they are not those that it began with."""
-    net, images = run.job.net, len(data.train_labels)
+def _source(job: Job) -> Dataset | Folder:
+    if job.stream:
+        return open_folder(job.data, job.net.image_size, job.train_images, job.only_offered)
+    return load_data(job)
+
+
+def _spread(state: State) -> None:
+    """All processes continue as the first one does."""
+    state.step = distributed.agreed(lambda: state.step)
+    momenta = [buffer for held in state.optimizer.state.values() for buffer in held.values()]
+    distributed.spread([*state.model.state_dict().values(), *momenta, *state.average.values()])
+
+
+def _wait_for_turn(run: Run, watch: _Watch, status: Status) -> str | None:
+    """Wait until the device is this run's; the state that was asked for in the meantime."""
+    while (place := place_in_line(run, status.device)) > 0:
+        words = "next" if place == 1 else f"number {place}"
+        if (message := f"Waits for the {status.device}: {words} in line.") != status.message:
+            status = run.write_status(dataclasses.replace(status, message=message))
+        if watch.ended.wait(0.5) or (wish := watch.wish) is not None:
+            return wish
+    return None
+
+
+def _load_checkpoint(run: Run, state: State, recorded: tuple[int, int], per_epoch: int) -> None:
+    """Continue from the checkpoint, or from the beginning where the records before it were lost with a disk."""
+    step = run.checkpoint_step()
+    if step is None or step > recorded[0] or (step - 1) // per_epoch > recorded[1]:
+        return
+    device = str(next(state.model.parameters()).device)
+    with safe_open(run.path / "checkpoint.safetensors", "pt", device) as file:
+        state.load({name: file.get_tensor(name) for name in file.keys()}, step)  # noqa: SIM118
+
+
+def _precision(job: Job, recipe: Recipe, device: str) -> str:
+    """The precision that the net's plain twin is faster in: twins get the same."""
+    twin = plain_twin(job.net)
+
+    def seconds(precision: str) -> float:
+        model = build(twin, device=device).train()
+        images = torch.rand(recipe.batch, twin.in_channels, twin.image_size, twin.image_size, device=device)
+        images = images.contiguous(memory_format=memory_format(model))
+        model = model.to(memory_format=memory_format(model))
+
+        def step() -> None:
+            with autocast(torch.device(device), precision):
+                logits = model(images)
+            logits.float().square().mean().backward()
+
+        return median_seconds(step, device)
+
+    return pick_precision(recipe.precision, device, f"{to_code(twin)} {recipe.batch}", seconds)
+
+
+def check_net(job: Job, data: Dataset | Folder) -> None:
+    """RunError where the job's net cannot read the data."""
+    net = job.net
     if (data.channels, data.classes) != (net.in_channels, net.classes):
         raise RunError(
             f"The net reads {net.in_channels} channels and tells {net.classes} classes apart; "
             f"{data.name} has {data.channels} channels and {data.classes} classes."
         )
-    if len(run.steps()) and (before := run.info.get("train_images", images)) != images:
+
+
+def _check_same(run: Run, data: Dataset | Folder) -> None:
+    """RunError where the data are not those that the run began with."""
+    images = len(data.train_labels)
+    if not len(run.steps()):
+        return
+    if (before := run.info.get("train_images", images)) != images:
         raise RunError(
             f"This run began with {before} training images of {data.name}, and now there are {images}. Start a new run."
         )
+    if run.info.get("fingerprint", data.fingerprint) != data.fingerprint:
+        raise RunError(f"This run began with other training images of {data.name}. Start a new run.")
 
 
-def _note_info(run: Run, data: Dataset, layers: list[str]) -> None:
+def _note_info(run: Run, data: Dataset | Folder, layers: list[str], recipe: Recipe, device: str) -> None:
+    mean, std = moments(data, recipe)
     info = {
         "layers": layers,
         "class_names": data.class_names,
         "source": data.source,
-        "mean": data.mean.tolist(),
-        "std": data.std.tolist(),
+        "mean": mean.tolist(),
+        "std": std.tolist(),
         "train_images": len(data.train_labels),
         "test_images": len(data.test_labels),
+        "fingerprint": data.fingerprint,
+        "precision": recipe.precision,
+        "hardware": device_name(device) + (f", {distributed.size()} processes" if distributed.size() > 1 else ""),
         "torch": torch.__version__,
     }
     replace_file(run.path / "info.json", json.dumps(info))
+    if not (run.path / "test.npz").exists():
+        samples = _first_tests(data).resized(min(SAMPLE_SIZE, data.size))
+        packed = io.BytesIO()
+        labels = data.test_labels.numpy().astype(np.int32)
+        np.savez_compressed(packed, labels=labels, images=samples.test_images.permute(0, 2, 3, 1).numpy())
+        replace_file(run.path / "test.npz", packed.getvalue())
 
 
-def _record(run: Run, state: State, records: Iterator[StepRecord | EpochRecord | None], status: Status) -> Status:
+def _first_tests(data: Dataset | Folder) -> Dataset:
+    """The same with SAMPLES test images only."""
+    if isinstance(data, Folder):
+        return data.sample(SAMPLES)
+    return dataclasses.replace(data, train_images=data.train_images[:1], test_images=data.test_images[:SAMPLES])
+
+
+Records = Iterator[list[StepRecord] | EpochRecord | None]
+
+
+def _record(
+    run: Run, watch: _Watch, state: State, records: Records, before: tuple[int, int], epochs: float, status: Status
+) -> Status:
     """Append what `fit` yields until it ends or a request comes.
 
     Steps recorded after the checkpoint by a worker that was killed are run again but not written again: the
     training is deterministic, so nothing recorded is lost or doubled.
     """
-    kind, (recorded, tested) = run.record_type(), _cut_torn(run)
+    recorded, tested = before
     saved, ended = time.monotonic(), "finished"
-    with open(run.path / "steps.bin", "ab") as steps, open(run.path / "epochs.jsonl", "ab") as epochs:
-        for record in records:
-            if isinstance(record, StepRecord) and record.step > recorded:
-                steps.write(np.array([tuple(vars(record).values())], kind).tobytes())
-                steps.flush()
-            elif isinstance(record, EpochRecord) and record.epoch > tested:
-                epochs.write(json.dumps(vars(record)).encode() + b"\n")
-                epochs.flush()
-            if status.phase != (phase := "training" if record else "testing"):
-                run.write_status(status := dataclasses.replace(status, phase=phase))
-            if time.monotonic() - saved > CHECKPOINT_EVERY_S or isinstance(record, EpochRecord):
-                save_checkpoint(run, state)
-                saved = time.monotonic()
-            if (wish := run.requested()) is not None:
-                ended = wish
-                break
+    kept = {1, *(math.ceil(epochs * share) for share in (0.25, 0.5, 0.75))}
+    for record in records:
+        if isinstance(record, list):
+            _append_steps(run, [step for step in record if step.step > recorded])
+        elif isinstance(record, EpochRecord) and record.epoch > tested:
+            _append_test(run, record)
+        if status.phase != (phase := "training" if record else "testing"):
+            run.write_status(status := dataclasses.replace(status, phase=phase))
+        if time.monotonic() - saved > CHECKPOINT_EVERY_S or isinstance(record, EpochRecord):
+            save_checkpoint(run, state)
+            saved = time.monotonic()
+        if isinstance(record, EpochRecord) and record.epoch in kept:
+            replace_file(run.path / f"epoch-{record.epoch:04}.safetensors", save(weights_of(state.tensors())))
+        if (wish := distributed.agreed(lambda: watch.wish)) is not None:
+            ended = wish
+            break
     save_checkpoint(run, state)
     return dataclasses.replace(status, state=ended, phase="")
 
 
-def _cut_torn(run: Run) -> tuple[int, int]:
-    """Cut off records that a kill or a full disk tore; the last step and the last epoch of those that are left."""
-    steps, tests = run.steps(), run.path / "epochs.jsonl"
-    _cut(run.path / "steps.bin", steps.nbytes)
-    _cut(tests, (tests.read_bytes() if tests.exists() else b"").rfind(b"\n") + 1)
-    return int(steps["step"].max(initial=0)), max(run.epochs().epoch, default=0)
+def weights_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of `State.tensors` the weights that are tested, by the names of the model: the averages where there are any."""
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    averages = {name.removeprefix("average."): v for name, v in tensors.items() if name.startswith("average.")}
+    return weights | averages  # counters are not averaged
 
 
-def _cut(path: Path, size: int) -> None:
-    if path.exists() and path.stat().st_size > size:
-        os.truncate(path, size)
+def _append_steps(run: Run, steps: list[StepRecord]) -> None:
+    rows = np.array([tuple(vars(step).values()) for step in steps], run.record_type())
+    _append(run.path / "steps.bin", rows.tobytes())
+
+
+def _append_test(run: Run, record: EpochRecord) -> None:
+    """The predictions first: a line in epochs.jsonl says that they are there."""
+    row = np.zeros(1, run.prediction_type())
+    row["epoch"], row["predicted"] = record.epoch, record.predicted
+    row["confidence"] = np.round(record.confidence * CONFIDENCE)
+    _append(run.path / "predictions.bin", row.tobytes())
+    line = {name: value for name, value in vars(record).items() if not isinstance(value, np.ndarray)}
+    log.info("Epoch %d, step %d: test accuracy %.2f %%", record.epoch, record.step, 100 * record.test_accuracy)
+    _append(run.path / "epochs.jsonl", json.dumps(line).encode() + b"\n")
+
+
+def _append(path: Path, content: bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(content)
 
 
 def save_checkpoint(run: Run, state: State) -> None:
@@ -195,4 +390,7 @@ def save_checkpoint(run: Run, state: State) -> None:
     tensors = state.tensors()
     if not all(value.isfinite().all() for value in tensors.values()):
         raise DivergedError(f"The weights are no longer finite at step {state.step}. Try a lower learning rate.")
+    for name in ("steps.bin", "predictions.bin", "epochs.jsonl"):
+        if (run.path / name).exists():
+            sync_file(run.path / name)  # a checkpoint is never ahead of the records
     replace_file(run.path / "checkpoint.safetensors", save(tensors, {"step": str(state.step)}))

@@ -4,14 +4,20 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from resnet import runs
 from resnet.data import data_folder
+
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1:
+    torch.set_num_threads(max(1, torch.get_num_threads() // (processes + 1)))
 
 
 @pytest.fixture(autouse=True)
 def runs_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees or leaves a run in the user's folder."""
+    """No test sees or leaves a run in the user's folder, and none sees those that come with the program."""
     monkeypatch.setenv("RESNET_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setattr(runs, "SHIPPED", tmp_path / "shipped")
 
 
 @pytest.fixture

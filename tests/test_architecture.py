@@ -31,21 +31,35 @@ ALLOWED: dict[str, set[str]] = {
     "relatives": {"profiler"},
     "systems": {"profiler", "model", "spec"},
     "weights": {"codes", "model", "spec"},
-    "published": {"relatives", "systems", "weights"},
+    "paper": {"recipes"},
+    "published": {"paper", "relatives", "systems", "weights"},
     "compare": {"profiler", "spec"},
     "budget": {"memory", "profiler", "spec"},
     "photos": set(),
     "shapes": set(),
-    "cifar": {"photos"},
+    "files": set(),
+    "records": set(),
+    "devices": set(),
+    "cifar": {"files", "photos"},
     "datafiles": {"photos"},
     "data": {"photos", "shapes", "cifar", "datafiles"},
-    "trainer": {"data", "layers", "model"},
-    "runs": {"codes", "trainer", "data", "model", "spec"},
-    "worker": {"codes", "runs", "trainer", "data", "model", "spec"},
+    "recipes": set(),
+    "batches": {"data", "distributed", "recipes"},
+    "distributed": {"recipes"},
+    "streaming": {"batches", "data", "datafiles", "distributed", "photos", "recipes"},
+    "trainer": {"batches", "devices", "distributed", "layers", "model", "recipes"},
+    "runs": {"codes", "files", "records", "spec"},
+    "sharing": {"batches", "data", "files", "model", "recipes", "runs", "trainer", "worker"},
+    "worker": {
+        *{"batches", "codes", "data", "devices", "distributed", "files", "model", "recipes", "records", "runs", "spec"},
+        *{"streaming", "trainer"},
+    },
     "curves": set(),
     "gradients": set(),
     "saliency": set(),
     "plots": set(),
+    "run_plots": {"curves", "plots"},
+    "tensorboard": {"curves", "runs"},
     "export": {"codes", "spec", "profiler", "export_torch", "export_keras", "export_calls", "export_plan"},
     "export_plan": {"spec", "model", "profiler", "blocks", "layers"},
     "export_torch": {"spec", "model", "profiler", "blocks", "layers", "export_plan"},
@@ -131,7 +145,7 @@ def test_the_library_knows_nothing_of_the_app(path: Path) -> None:
         assert not uses(path, "", "print")
 
 
-@pytest.mark.parametrize("path", [path for path in LIBRARY if path.stem in ("plots", "curves")], ids=label)
+@pytest.mark.parametrize("path", [path for path in LIBRARY if path.stem in ("plots", "run_plots", "curves")], ids=label)
 def test_figures_need_no_torch(path: Path) -> None:
     assert not packages(path) & {"torch", "torchvision", "captum"}
 

@@ -1,5 +1,6 @@
 """`python -m resnet` as a person types it: exit codes, sentences instead of tracebacks, Ctrl-C."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from resnet import runs
 from resnet.__main__ import main
 from resnet.codes import from_code
 from resnet.model import build
+from resnet.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 TINY = "ResNet-20~stages.1x4s1-1x8s2~stem_width.4"
@@ -88,12 +90,19 @@ def test_a_runs_folder_that_cannot_be_made_is_a_sentence(
     assert "Not a directory" in capsys.readouterr().err
 
 
+def test_a_named_recipe_is_taken_and_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "start", lambda *found: [run.write_status(runs.Status("finished")) for run in found])
+    assert main([*TRAIN, "--recipe", "paper", "--batch", "16", "--nesterov"]) == 0
+    [run] = runs.all_runs()
+    assert run.job.recipe == vars(dataclasses.replace(RECIPES["paper"], batch=16, nesterov=True))
+
+
 def test_a_folder_named_like_a_data_set_does_not_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tiny.npz").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "start", lambda run: run.write_status(runs.Status("finished")))
+    monkeypatch.setattr(runs, "start", lambda *found: [run.write_status(runs.Status("finished")) for run in found])
     assert main([*TRAIN, "--twin"]) == 0
     made = runs.all_runs()
     assert [run.job.data for run in made] == ["tiny.npz", "tiny.npz"]

@@ -1,6 +1,7 @@
 """Data sets against brute force, hostile files, and a download from a server on this machine."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import http.server
@@ -26,10 +27,11 @@ from resnet.data import (
     DATASETS,
     DataError,
     Dataset,
-    augment,
     available,
+    crop,
     data_folder,
     download_cifar10,
+    draw_crops,
     load,
     load_offered,
     normalise,
@@ -199,41 +201,48 @@ def test_masks_have_the_drawn_forms(shapes: Dataset) -> None:
 # ---------------------------------------------------------------- augmentation
 
 
-def slow_augment(images: Tensor, generator: torch.Generator, pad: int, fill: Tensor) -> Tensor:
+def slow_crop(images: Tensor, crops: Tensor, pad: int) -> Tensor:
     """One picture at a time, with numpy's pad and slices."""
-    n, _, s, _ = images.shape
-    shifts = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=generator)
-    flips = torch.randint(0, 2, (1, n, 1), generator=generator)
-    out = []
-    for image, top, left, flip in zip(
-        images.cpu().numpy(), *shifts.flatten(1).tolist(), flips.flatten().tolist(), strict=True
-    ):
-        planes = [np.pad(plane, pad, constant_values=int(value)) for plane, value in zip(image, fill, strict=True)]
-        crop = np.stack(planes)[:, top : top + s, left : left + s]
-        out.append(torch.from_numpy((crop[:, :, ::-1] if flip else crop).copy()))
+    out, s = [], images.shape[-1]
+    for image, top, left, flip in zip(images.cpu().numpy(), *crops.tolist(), strict=True):
+        planes = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
+        piece = planes[:, top : top + s, left : left + s]
+        out.append(torch.from_numpy((piece[:, :, ::-1] if flip else piece).copy()))
     return torch.stack(out)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("channels", "size", "pad"), [(3, 32, 4), (1, 28, 4), (3, 9, 0), (3, 8, 12)])
-def test_augment_is_the_slow_reference(device: str, channels: int, size: int, pad: int) -> None:
-    images = torch.randint(0, 256, (50, channels, size, size), dtype=torch.uint8)
-    kept, fill = images.clone(), torch.tensor([200, 7, 90], dtype=torch.uint8)[:channels]
-    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+def test_crop_is_the_slow_reference(device: str, channels: int, size: int, pad: int) -> None:
+    images, draw = torch.randn(50, channels, size, size), torch.Generator().manual_seed(5)
+    kept = images.clone()
     for _ in range(2):  # the second batch differs
-        ours = augment(images.to(device), generators[0], pad, fill.to(device))
-        assert (ours.dtype, ours.device.type) == (torch.uint8, device)
-        assert torch.equal(ours.cpu(), slow_augment(images, generators[1], pad, fill))
+        crops = draw_crops(50, draw, pad)
+        ours = crop(images.to(device), crops.to(device), pad)
+        assert (ours.dtype, ours.device.type) == (torch.float32, device)
+        assert torch.equal(ours.cpu(), slow_crop(images, crops, pad))
     assert torch.equal(images, kept)
 
 
-def test_augment_pads_black_by_default_and_draws_every_crop() -> None:
-    image = torch.arange(1, 65, dtype=torch.uint8).view(1, 1, 8, 8)
-    drawn = augment(image.expand(2000, 1, 8, 8), torch.Generator().manual_seed(0), pad=2).view(2000, -1)
-    kinds, counts = drawn.unique(dim=0, return_counts=True)
+def test_every_crop_is_drawn_and_a_seed_draws_alike() -> None:
+    image = torch.arange(1.0, 65.0).view(1, 1, 8, 8)
+    crops = draw_crops(2000, torch.Generator().manual_seed(0), pad=2)
+    kinds, counts = crop(image.expand(2000, 1, 8, 8), crops, pad=2).view(2000, -1).unique(dim=0, return_counts=True)
     assert len(kinds) == 5 * 5 * 2
     assert counts.min() > 15  # 40 expected
     assert (kinds == 0).any()
+    assert torch.equal(crops, draw_crops(2000, torch.Generator().manual_seed(0), pad=2))
+
+
+def test_the_mean_image_and_the_fingerprint_follow_the_training_data() -> None:
+    images = torch.randint(0, 256, (9000, 3, 8, 8), dtype=torch.uint8)
+    data = Dataset("noise", images, torch.zeros(9000, dtype=torch.int64), images[:1], torch.zeros(1).long(), ("a", "b"))
+    torch.testing.assert_close(data.mean_image, (images.double() / 255).mean(0).float())
+    changed = images.clone()
+    changed[-1, -1, -1, -1] += 1
+    assert dataclasses.replace(data, train_images=images.clone()).fingerprint == data.fingerprint
+    assert dataclasses.replace(data, train_images=changed).fingerprint != data.fingerprint
+    assert dataclasses.replace(data, train_labels=data.train_labels + 1).fingerprint != data.fingerprint
 
 
 def test_normalise() -> None:
@@ -241,6 +250,8 @@ def test_normalise() -> None:
     mean, std = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
     expected = v2.Normalize(mean.tolist(), std.tolist())(v2.ToDtype(torch.float32, scale=True)(images))
     torch.testing.assert_close(normalise(images, mean, std), expected, atol=1e-5, rtol=1e-5)
+    image = torch.rand(3, 8, 8)
+    torch.testing.assert_close(normalise(images, image, torch.ones(3)), images / 255 - image)
     last = images.contiguous(memory_format=torch.channels_last)
     assert normalise(last, mean, std).is_contiguous(memory_format=torch.channels_last)
 

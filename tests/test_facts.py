@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from resnet import runs
+from resnet.recipes import Recipe
 from resnet.runs import Run
 from resnet.spec import cifar, plain_twin
-from resnet.trainer import Recipe
 
 pytestmark = pytest.mark.slow
 

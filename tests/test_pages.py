@@ -21,11 +21,11 @@ from resnet.counting import count
 from resnet.export import EXPORTERS
 from resnet.model import build
 from resnet.profiler import profile
+from resnet.recipes import RECIPES, Recipe
 from resnet.runs import Job, Run
 from resnet.saliency import METHODS
 from resnet.shapes import SHAPES
 from resnet.spec import PRESETS, NetSpec, StageSpec, plain_twin
-from resnet.trainer import Recipe
 from resnet.worker import work
 
 ROOT = Path(__file__).parent.parent / "pages"
@@ -166,7 +166,7 @@ def test_build_edits_follow_one_another() -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """The runs that the page starts, without their processes."""
     found: list[Run] = []
-    monkeypatch.setattr(runs, "start", found.append)
+    monkeypatch.setattr(runs, "start", lambda *some: found.extend(some))
     return found
 
 
@@ -192,6 +192,16 @@ def test_train_alone(started: list[Run]) -> None:
     field(app, "toggle", "train.twin").set_value(False).run()
     press(app, "Start training")
     assert [run.job.net for run in started] == [TINY]
+
+
+def test_train_starts_a_race_of_several_nets(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    field(app, "multiselect", "train.race").set_value(["plain-56", "ResNet-32"]).run()
+    field(app, "button_group", "train.recipe").set_value("fast").run()
+    press(app, "Start training")
+    assert [run.job.net.name for run in started] == [TINY.name, plain_twin(TINY).name, "plain-56", "ResNet-32"]
+    assert len({(run.job.group, tuple(run.job.recipe.items()), run.job.threads) for run in started}) == 1
+    assert started[0].job.recipe == vars(RECIPES["fast"])
 
 
 def save_npz(path: Path, leave_out: str = "", **changes: np.ndarray) -> None:
@@ -238,7 +248,7 @@ def test_train_refuses_a_run_that_is_none(run_id: str) -> None:
 
 def test_train_shows_the_run_in_the_address(pair: list[Run]) -> None:
     said = texts(open_page("training/train.py", run=pair[1].id))
-    assert "Gradient norms of" in said
+    assert "norm of dL/dW" in said
     assert said.count("finished") == 2
 
 

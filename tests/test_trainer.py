@@ -10,22 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet.data import Dataset, augment, load, normalise
-from resnet.model import ResNet, build, weight_layers
+from resnet.batches import Resident, generator, steps_per_epoch
+from resnet.data import Dataset, crop, draw_crops, load, normalise
+from resnet.model import ResNet, build, memory_format, weight_layers
+from resnet.recipes import RECIPES, Recipe, RecipeError
 from resnet.spec import NetSpec, StageSpec, cifar, plain_twin
 from resnet.trainer import (
     DivergedError,
     EpochRecord,
-    Recipe,
-    RecipeError,
     State,
     StepRecord,
-    _generator,
-    _prepare,
     evaluate,
     fit,
-    pick_precision,
-    steps_per_epoch,
 )
 
 TINY = dataclasses.replace(
@@ -56,7 +52,17 @@ def noise() -> Dataset:
 
 def run(data: Dataset, recipe: Recipe = RECIPE, net: NetSpec = TINY) -> tuple[list, dict[str, Tensor]]:
     state = State(build(net, recipe.seed), recipe)
-    return figures(fit(state, data, recipe)), state.tensors()
+    return figures(trained(state, data, recipe)), state.tensors()
+
+
+def feed_of(state: State, data: Dataset, recipe: Recipe) -> Resident:
+    return Resident(data, recipe, torch.device("cpu"), memory_format(state.model))
+
+
+def trained(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | EpochRecord]:
+    """The records one by one."""
+    for record in fit(state, feed_of(state, data, recipe), recipe):
+        yield from record if isinstance(record, list) else [record] if record else []
 
 
 def figures(records: Iterator) -> list:
@@ -68,7 +74,6 @@ def figures(records: Iterator) -> list:
             if name != "seconds"
         )
         for record in records
-        if record is not None
     ]
 
 
@@ -77,14 +82,25 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_records_are_a_step_each_and_a_test_after_each_epoch(noise: Dataset) -> None:
-    records = [r for r in fit(State(build(TINY), RECIPE), noise, RECIPE) if r is not None]
+    records = list(trained(State(build(TINY), RECIPE), noise, RECIPE))
     assert [(type(r), r.step) for r in records] == [
         *[(StepRecord, 1), (StepRecord, 2), (StepRecord, 3), (EpochRecord, 3)],
         *[(StepRecord, 4), (StepRecord, 5), (StepRecord, 6), (EpochRecord, 6)],
     ]
     assert [r.epoch for r in records if isinstance(r, EpochRecord)] == [1, 2]
     layers = weight_layers(build(TINY))
-    assert all(r.seconds > 0 and r.norms.shape == (len(layers),) for r in records if isinstance(r, StepRecord))
+    assert all(
+        r.seconds > 0 and r.norms.shape == r.updates.shape == (len(layers),)
+        for r in records
+        if isinstance(r, StepRecord)
+    )
+
+
+def batch_of(data: Dataset, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
+    """The 8 images of a step of 26 and their labels, by their definition."""
+    chosen = torch.randperm(26, generator=generator(recipe.seed, 0, step // 3))[step % 3 * 8 :][:8]
+    x = normalise(data.train_images[chosen], data.mean, data.std)
+    return crop(x, draw_crops(8, generator(recipe.seed, 1, step))), data.train_labels[chosen]
 
 
 @pytest.mark.parametrize(("momentum", "decay", "schedule"), [(0.9, 0.01, "one-cycle"), (0.0, 0.0, "constant")])
@@ -95,11 +111,8 @@ def test_steps_equal_sgd_written_by_hand(noise: Dataset, momentum: float, decay:
     velocity: dict[str, Tensor] = {}
     model.train()
     for step in range(6):
-        order = torch.randperm(26, generator=_generator(recipe.seed, 0, step // 3))
-        chosen = order[step % 3 * 8 :][:8]
-        fill = (noise.mean * 255).round().to(torch.uint8)
-        images = augment(noise.train_images[chosen], _generator(recipe.seed, 1, step), fill=fill)
-        loss = F.cross_entropy(model(normalise(images, noise.mean, noise.std)), noise.train_labels[chosen])
+        x, labels = batch_of(noise, recipe, step)
+        loss = F.cross_entropy(model(x), labels)
         names, weights = zip(*model.named_parameters(), strict=True)
         progress = (step + 0.5) / 6
         lr = 0.05 if schedule == "constant" else 0.05 * min(progress / 0.25, (1 - progress) / 0.75)
@@ -147,7 +160,7 @@ class Spy(nn.Module):
 
 def received(data: Dataset, recipe: Recipe, net: NetSpec) -> list[Tensor]:
     spy = Spy(build(net, recipe.seed))
-    list(fit(State(spy, recipe), data, recipe))
+    list(trained(State(spy, recipe), data, recipe))
     return spy.seen
 
 
@@ -183,14 +196,14 @@ def test_a_resume_at_any_step_is_exact(noise: Dataset, net: NetSpec) -> None:
     records, weights = run(noise, net=net)
     first, saved = State(build(net, RECIPE.seed), RECIPE), {}
     saved[0] = first.tensors()
-    for record in fit(first, noise, RECIPE):
+    for record in trained(first, noise, RECIPE):
         if isinstance(record, StepRecord):
             saved[record.step] = first.tensors()
     assert len(saved) == 7
     for step, tensors in saved.items():
         state = State(build(net, seed=99), RECIPE)
         state.load(tensors, step)
-        rest = figures(fit(state, noise, RECIPE))
+        rest = figures(trained(state, noise, RECIPE))
         assert rest == records[len(records) - len(rest) :], step
         assert len(rest) == {0: 8, 1: 7, 2: 6, 3: 5, 4: 3, 5: 2, 6: 1}[step]  # at 3 and 6 the epoch's test comes first
         assert same(state.tensors(), weights), step
@@ -211,7 +224,7 @@ def test_tensors_are_a_copy(noise: Dataset) -> None:
     state = State(build(TINY), RECIPE)
     before = state.tensors()
     kept = {name: value.clone() for name, value in before.items()}
-    list(fit(state, noise, RECIPE))
+    list(trained(state, noise, RECIPE))
     assert same(before, kept)
     assert all(value.is_contiguous() for value in state.tensors().values())
 
@@ -223,12 +236,11 @@ def test_load_refuses_the_weights_of_another_net(noise: Dataset) -> None:
 
 
 def test_recorded_norms_are_those_of_autograd(noise: Dataset) -> None:
-    record = next(fit(State(build(TINY, 3), RECIPE), noise, RECIPE))
+    record = next(trained(State(build(TINY, 3), RECIPE), noise, RECIPE))
     assert isinstance(record, StepRecord)
     model = build(TINY, 3).train()
-    order = torch.randperm(26, generator=_generator(3, 0, 0))[:8]
-    x = _prepare(noise.train_images[order], noise, True, (3, 1, 0))
-    loss = F.cross_entropy(model(x), noise.train_labels[order])
+    x, labels = batch_of(noise, RECIPE, 0)
+    loss = F.cross_entropy(model(x), labels)
     weights = [layer.weight for layer in weight_layers(model).values()]
     norms = [g.norm().item() for g in torch.autograd.grad(loss, weights)]  # type: ignore[arg-type]
     np.testing.assert_allclose(record.norms, norms, rtol=1e-4)
@@ -238,19 +250,150 @@ def test_recorded_norms_are_those_of_autograd(noise: Dataset) -> None:
 def test_evaluate_equals_a_plain_loop_and_leaves_the_statistics_alone(noise: Dataset) -> None:
     model = build(TINY, 3)
     state = State(model, RECIPE)
-    list(fit(state, noise, RECIPE))
+    list(trained(state, noise, RECIPE))
     before = state.tensors()
-    *pauses, result = evaluate(model.train(), noise)
+    model.train()
+    *pauses, result = evaluate(state, feed_of(state, noise, RECIPE), RECIPE)
     assert pauses == [None, None]
+    assert result is not None
     assert same(before, state.tensors())
-    losses, hits = [], []
+    losses, hits, shares = [], [], []
     model.eval()
     for image, label in zip(noise.test_images, noise.test_labels, strict=True):
         with torch.no_grad():
             logits = model(normalise(image[None], noise.mean, noise.std))[0].double()
         losses.append((logits.logsumexp(0) - logits[label]).item())
-        hits.append(logits.argmax().item() == label.item())
-    assert result == pytest.approx((sum(losses) / 503, sum(hits) / 503), rel=1e-5)
+        hits.append(logits.argmax().item())
+        shares.append(logits.softmax(0).max().item())
+    assert result.test_loss == pytest.approx(sum(losses) / 503, rel=1e-5)
+    assert result.test_accuracy == np.mean(np.array(hits) == noise.test_labels.numpy())
+    assert result.predicted.tolist() == hits
+    np.testing.assert_allclose(result.confidence, shares, rtol=1e-4)
+
+
+def test_a_flip_test_averages_the_logits_of_mirror_images(noise: Dataset) -> None:
+    recipe = dataclasses.replace(RECIPE, flip_test=True)
+    state = State(build(TINY, 3), recipe)
+    list(trained(state, noise, recipe))
+    *_, result = evaluate(state, feed_of(state, noise, recipe), recipe)
+    state.model.eval()
+    with torch.no_grad():
+        x = normalise(noise.test_images, noise.mean, noise.std)
+        logits = (state.model(x) + state.model(x.flip(3))) / 2
+    assert result is not None
+    assert result.test_loss == pytest.approx(F.cross_entropy(logits, noise.test_labels).item(), rel=1e-5)
+
+
+def test_averaged_weights_are_those_written_by_hand_and_are_what_is_tested(noise: Dataset) -> None:
+    recipe = dataclasses.replace(RECIPE, ema=0.6)
+    state = State(build(TINY, recipe.seed), recipe)
+    expected = {name: value.clone() for name, value in state.model.state_dict().items() if value.is_floating_point()}
+    for record in trained(state, noise, recipe):
+        if isinstance(record, StepRecord):
+            keep = min(0.6, record.step / (9 + record.step))
+            for name, value in state.model.state_dict().items():
+                if name in expected:
+                    expected[name] = keep * expected[name] + (1 - keep) * value
+    tensors = state.tensors()
+    for name, value in expected.items():
+        torch.testing.assert_close(tensors[f"average.{name}"], value)
+    model = build(TINY)
+    model.load_state_dict(expected | {n: b for n, b in model.named_buffers() if n not in expected})
+    with torch.no_grad():
+        logits = model.eval()(normalise(noise.test_images, noise.mean, noise.std))
+    assert isinstance(record, EpochRecord)
+    assert record.test_loss == pytest.approx(F.cross_entropy(logits, noise.test_labels).item(), rel=1e-4)
+
+
+def test_label_smoothing_gives_all_classes_their_share(noise: Dataset) -> None:
+    recipe = dataclasses.replace(RECIPE, label_smoothing=0.3)
+    record = next(trained(State(build(TINY, 3), recipe), noise, recipe))
+    x, labels = batch_of(noise, recipe, 0)
+    target = 0.7 * F.one_hot(labels, 3) + 0.1
+    logs = build(TINY, 3).train()(x).log_softmax(1)
+    assert isinstance(record, StepRecord)
+    assert record.loss == pytest.approx(-(target * logs).sum(1).mean().item(), rel=1e-5)
+
+
+def test_recorded_updates_are_the_change_of_each_weight_over_its_norm(noise: Dataset) -> None:
+    state = State(build(TINY, 3), RECIPE)
+    layers = {name: layer.get_parameter("weight") for name, layer in weight_layers(state.model).items()}
+    before = {name: weight.detach().clone() for name, weight in layers.items()}
+    record = next(trained(state, noise, RECIPE))
+    ratios = [((weight - before[name]).norm() / before[name].norm()).item() for name, weight in layers.items()]
+    assert isinstance(record, StepRecord)
+    np.testing.assert_allclose(record.updates, ratios, rtol=1e-4)
+
+
+def test_the_batch_hash_tells_data_seed_and_step_apart_and_not_the_net(noise: Dataset) -> None:
+    def hashes(data: Dataset, recipe: Recipe = RECIPE, net: NetSpec = TINY) -> list[int]:
+        found = trained(State(build(net), recipe), data, recipe)
+        return [record.batch for record in found if isinstance(record, StepRecord)]
+
+    ours = hashes(noise)
+    assert len(set(ours)) == 6
+    assert hashes(noise, net=plain_twin(TINY)) == ours
+    assert not set(hashes(noise, dataclasses.replace(RECIPE, seed=4))) & set(ours)
+    assert not set(hashes(noise, dataclasses.replace(RECIPE, augment=False))) & set(ours)
+    other = dataclasses.replace(noise, train_images=noise.train_images.flip(0))
+    assert not set(hashes(other)) & set(ours)
+
+
+def test_the_papers_scaling_pads_with_the_mean_image(noise: Dataset) -> None:
+    """He 2015, 4.2: the mean image is subtracted, then 4 pixels are padded, which 0 then stands for."""
+    recipe = dataclasses.replace(RECIPE, scaling="pixel")
+    images = received(noise, recipe, TINY)[0]
+    chosen = torch.randperm(26, generator=generator(recipe.seed, 0, 0))[:8]
+    mean = noise.train_images.double().mean(0) / 255
+    centred = noise.train_images[chosen].double() / 255 - mean
+    expected = crop(centred, draw_crops(8, generator(recipe.seed, 1, 0)))
+    torch.testing.assert_close(images.double(), expected, rtol=0, atol=1e-6)
+
+
+def test_steps_may_end_within_an_epoch(noise: Dataset) -> None:
+    recipe = dataclasses.replace(RECIPE, steps=4)
+    records = list(trained(State(build(TINY), recipe), noise, recipe))
+    assert [(type(r), r.step) for r in records[4:]] == [(StepRecord, 4), (EpochRecord, 4)]
+    assert records[3].step == 3
+    assert [r.lr for r in records if isinstance(r, StepRecord)] == [recipe.lr_at(step, 4) for step in range(4)]
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    paper = RECIPES["paper"]
+    assert paper.total_steps(390) == 64_000
+    rates = [paper.lr_at(step, 64_000) for step in (0, 31_999, 32_000, 47_999, 48_000, 63_999)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert (paper.batch, paper.weight_decay, paper.momentum, paper.nesterov) == (128, 1e-4, 0.9, False)
+    assert (paper.scaling, paper.label_smoothing, paper.ema, paper.flip_test) == ("pixel", 0, 0, False)
+
+
+@pytest.mark.parametrize("recipe", [dataclasses.replace(RECIPE, nesterov=False), dataclasses.replace(RECIPE, ema=0.5)])
+def test_other_recipes_resume_exactly_too(noise: Dataset, recipe: Recipe) -> None:
+    records, weights = run(noise, recipe)
+    state = State(build(TINY, recipe.seed), recipe)
+    stopped = trained(state, noise, recipe)
+    for _ in range(5):
+        next(stopped)
+    again = State(build(TINY, seed=99), recipe)
+    again.load(state.tensors(), state.step)
+    assert figures(trained(again, noise, recipe)) == records[-len(records) + 5 :]
+    assert same(again.tensors(), weights)
+
+
+def test_a_compiler_that_fails_costs_nothing(noise: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = run(noise)
+
+    def compiled(net: nn.Module, **_: object) -> nn.Module:
+        def broken(x: Tensor) -> Tensor:
+            net(x)  # batch norms have counted the batch by then
+            raise RuntimeError("no compiler")
+
+        return broken  # type: ignore[return-value]
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    records, weights = run(noise, dataclasses.replace(RECIPE, compile=True))
+    assert records == reference[0]
+    assert same(weights, reference[1])
 
 
 class Breaks(nn.Module):
@@ -275,7 +418,7 @@ def test_divergence_is_told_with_step_and_advice_before_the_weights_take_it(
     state = State(Breaks(only_gradient), RECIPE)
     what = "A gradient" if only_gradient else "The loss"
     with pytest.raises(DivergedError, match=rf"{what} became nan at step 3\. Try a learning rate below 0\.1\."):
-        list(fit(state, noise, RECIPE))
+        list(trained(state, noise, RECIPE))
     assert state.step == 2
     assert all(value.isfinite().all() for value in state.tensors().values())
 
@@ -289,7 +432,14 @@ WRONG: dict[str, tuple] = {
     "seed": (-1, 2**31 + 1, 0.0),
     "schedule": ("cosine", "", None, []),
     "precision": ("fp16", None),
+    "scaling": ("image", None),
     "augment": ("no", 1, None),
+    "nesterov": (1,),
+    "compile": ("yes",),
+    "flip_test": (0,),
+    "label_smoothing": (-0.1, 1, None),
+    "ema": (-0.1, 1.0, "0.9"),
+    "steps": (-1, 1.5),
 }
 
 
@@ -309,17 +459,6 @@ def test_steps_per_epoch(images: int, batch: int, steps: int) -> None:
     assert steps_per_epoch(images, batch) == steps
 
 
-@pytest.mark.parametrize("has", [True, False])
-def test_auto_precision_follows_what_the_machine_has(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has)
-    expected = torch.bfloat16 if has else torch.float32
-    assert pick_precision("auto", "cuda") == pick_precision("auto", "cpu") == expected
-    assert pick_precision("auto", "mps") == torch.float32
-    assert pick_precision("fp32", "cuda") == torch.float32
-    assert pick_precision("bf16", "cpu") == torch.bfloat16
-
-
 def test_a_batch_larger_than_the_data_is_all_of_them(noise: Dataset) -> None:
     records, _ = run(noise, dataclasses.replace(RECIPE, batch=64))
     assert len(records) == 4
@@ -331,7 +470,7 @@ def test_a_tiny_net_learns_shapes() -> None:
     stages = (StageSpec(1, 16, 1), StageSpec(1, 32, 2))
     net = dataclasses.replace(TINY, stages=stages, stem_width=16, image_size=16, classes=data.classes)
     recipe = Recipe(epochs=20, batch=16, lr=0.05, augment=False, precision="fp32")
-    losses = [r.loss for r in fit(State(build(net), recipe), data, recipe) if isinstance(r, StepRecord)]
+    losses = [r.loss for r in trained(State(build(net), recipe), data, recipe) if isinstance(r, StepRecord)]
     assert np.mean(losses[:8]) == pytest.approx(np.log(data.classes), abs=0.3)  # chance
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
@@ -353,10 +492,10 @@ def test_every_kind_of_net_trains_and_resumes_exactly(noise: Dataset, kind: str)
     moved = [name for name, value in weights.items() if name in before and not torch.equal(value, before[name])]
     assert {name for name in before if name.endswith(("weight", "alpha"))} <= set(moved)
     state = State(build(net, RECIPE.seed), RECIPE)
-    stopped = fit(state, noise, RECIPE)
+    stopped = trained(state, noise, RECIPE)
     for _ in range(2):
         next(stopped)
     again = State(build(net, seed=99), RECIPE)
     again.load(state.tensors(), state.step)
-    list(fit(again, noise, RECIPE))
+    list(trained(again, noise, RECIPE))
     assert same(again.tensors(), weights)

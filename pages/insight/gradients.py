@@ -69,7 +69,7 @@ def labelled(nets: list[NetSpec], frames: list[pd.DataFrame]) -> pd.DataFrame:
 def races() -> dict[str, list[Run]]:
     """Groups of trained runs by a title, the newest first."""
     groups: dict[str, list[Run]] = {}
-    for run in runs.all_runs():
+    for run in [*runs.all_runs(), *runs.shipped()]:
         if run.checkpoint_step():
             groups.setdefault(run.job.group or run.id, []).append(run)
     ordered = [sorted(group, key=lambda run: run.job.net.plain) for group in groups.values()]

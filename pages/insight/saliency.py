@@ -4,13 +4,22 @@ import numpy as np
 import streamlit as st
 
 from pages.ui import live, widgets
-from pages.ui.cached import Answer, answer, attribution, block_names, data_info, photo_pixels, sample_pixels
+from pages.ui.cached import (
+    Answer,
+    answer,
+    attribution,
+    block_names,
+    data_info,
+    photo_pixels,
+    sample_pixels,
+    test_pictures,
+)
 from resnet import plots, runs
 from resnet.photos import DataError
+from resnet.recipes import Recipe
 from resnet.runs import Run, RunError
 from resnet.saliency import METHODS
 from resnet.spec import cifar, plain_twin
-from resnet.trainer import Recipe
 
 QUICK_NET = cifar(8)
 QUICK_RECIPE = Recipe(epochs=3, batch=32, augment=False)  # on shapes: 87 % (residual) and 93 % (plain)
@@ -51,11 +60,21 @@ def picture_field(pair: tuple[Run, Run]) -> list[np.ndarray] | None:
     if widgets.choice("Picture", ("Upload", "Sample"), "saliency.kind") == "Upload":
         file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=50)
         return None if file is None else [photo_pixels(file.getvalue(), *size) for size in sizes]
-    info = data_info(pair[0].job.data)
-    label = st.selectbox("Class", range(info.classes), key="saliency.class", format_func=lambda i: info.class_names[i])
-    of_class = info.samples[info.sample_labels == label]
+    images, labels = samples(pair[0])
+    names = pair[0].info["class_names"]
+    label = st.selectbox("Class", np.unique(labels).tolist(), key="saliency.class", format_func=lambda i: names[i])
+    of_class = images[labels == label]
     index = st.slider("Sample", 1, len(of_class), key="saliency.sample") if len(of_class) > 1 else 1
     return [sample_pixels(of_class[index - 1], *size) for size in sizes]
+
+
+def samples(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Test pictures (K, S, S, C) uint8 of the run's data set, or the few in its folder, and their labels (K,)."""
+    images, labels = test_pictures(run)
+    if len(images):
+        return images, labels
+    info = data_info(run.job.data)
+    return info.samples, info.sample_labels
 
 
 def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: list[str]) -> tuple[str, str, int, float]:

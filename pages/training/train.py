@@ -1,20 +1,34 @@
-"""Train: start nets beside their plain twins, and watch, pause, resume or delete runs."""
+"""Train: start nets beside their plain twins, and watch, replay, pause, resume or delete runs."""
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from pages.ui import live, state, widgets
+from pages.ui import live, overlay, replay, state, widgets
 from pages.ui.cached import DataInfo, data_info
 from resnet import data, runs
+from resnet.batches import steps_per_epoch
+from resnet.devices import devices
+from resnet.paper import differences, recipe_name
+from resnet.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, RecipeError
 from resnet.runs import Run, RunError
 from resnet.spec import NetSpec, SpecError, plain_twin
-from resnet.trainer import SCHEDULES, Recipe, RecipeError, devices, steps_per_epoch
 
 DATA_LABELS = {"shapes": "shapes (drawn here, needs no network)", "cifar10": "CIFAR-10"}
+RECIPE_LABELS = {
+    "short": "short: 5 epochs",
+    "fast": "fast: 15 epochs",
+    "paper": "paper: 64,000 steps",
+}
+PRECISION_LABELS = {"auto": "auto (what is faster here)"}
+SCALING_LABELS = {"channel": "the mean and deviation of each colour", "pixel": "the mean image, subtracted (the paper)"}
+MOST_NETS = 6  # in one race
 
 
 def data_field() -> DataInfo | None:
@@ -41,26 +55,138 @@ def download() -> None:
         st.rerun()
 
 
+def fill(name: str) -> None:
+    """Set the fields to a recipe's values; the seed stays."""
+    values = vars(RECIPES[name]).items()
+    state.set_widgets({f"train.{field}": value for field, value in values if field != "seed"})
+
+
+def recipe_field() -> None:
+    """The recipe that fills the fields, the first one on a first visit."""
+    key = "train.recipe"
+    if state.widget(key) is None:
+        state.set_widgets({key: next(iter(RECIPES))})
+        fill(next(iter(RECIPES)))
+    st.segmented_control(
+        "Recipe",
+        RECIPES,
+        key=key,
+        required=True,
+        wrap=True,
+        persist_state="session",
+        format_func=lambda name: RECIPE_LABELS.get(name, name),
+        on_change=lambda: fill(state.widget(key)),
+        help="Fills the fields below, which you can change. “fast” averages weights and tests mirror images too; "
+        "“paper” is He 2015: 64,000 steps, a tenth of the learning rate at 32,000 and at 48,000.",
+    )
+
+
+number = partial(st.number_input, persist_state="session")
+switch = partial(st.toggle, persist_state="session")
+
+
+def menu(label: str, options: Iterable[str], key: str, labels: dict[str, str], help_text: str | None = None) -> str:
+    """One of a few options; its value is set before."""
+    return st.selectbox(
+        label, list(options), key=key, help=help_text, persist_state="session", format_func=lambda o: labels.get(o, o)
+    )
+
+
 def recipe_fields(info: DataInfo) -> tuple[Recipe, int, int, str]:
     """The recipe, the number of training images, the image size, the device."""
+    recipe_field()
     left, right = st.columns(2, wrap=False)
-    epochs = left.number_input("Epochs", 1, 1000, 5, key="train.epochs", persist_state="session")
-    batch = right.number_input("Batch", 2, 4096, 128, key="train.batch", persist_state="session")
-    rate = left.number_input("Learning rate", 1e-6, 10.0, 0.1, 0.05, "%.3g", key="train.lr", persist_state="session")
-    images = right.number_input("Training images", 2, info.train_images, info.train_images, key=f"train.n.{info.name}")
+    with left:
+        counted = bool(state.widget("train.steps"))  # then the epochs follow
+        epochs = number("Epochs", 1, 1000, key="train.epochs", disabled=counted)
+        rate = number("Learning rate", 1e-6, 10.0, step=0.05, format="%.3g", key="train.lr")
+    with right:
+        batch = number("Batch", 2, 4096, key="train.batch")
+        images = st.number_input("Training images", 2, info.train_images, info.train_images, key=f"train.n.{info.name}")
     with st.popover("More options", width="stretch"):
-        schedule = widgets.choice("Schedule", SCHEDULES, "train.schedule", "one-cycle warms up and then falls to 0.")
+        others = more_fields()
         size = st.number_input("Image size (pixels)", 8, 256, min(256, info.size), key=f"train.size.{info.name}")
-        decay = st.number_input(
-            "Weight decay", 0.0, 1.0, 5e-4, 1e-4, "%.1e", key="train.decay", persist_state="session"
-        )
-        flips = st.toggle("Random crops and flips", True, key="train.augment", persist_state="session")
-        seed = st.number_input("Seed", 0, 2**31, 0, key="train.seed", persist_state="session")
         device = widgets.choice("Device", devices(), "train.device")
-    recipe = Recipe(epochs, min(batch, images), rate, schedule, weight_decay=decay, augment=flips, seed=seed)
-    steps = epochs * steps_per_epoch(images, recipe.batch)
-    st.caption(f"{steps:,} steps for each net, on {device}.")
+    if batch > images:
+        st.info(f"A batch cannot be larger than the {images:,} training images, so each batch holds all of them.")
+    recipe = Recipe(epochs=epochs, batch=min(batch, images), lr=rate, **others)
+    tell(recipe, images, info, device)
     return recipe, images, size, device
+
+
+def more_fields() -> dict[str, Any]:
+    """The recipe's other fields by name."""
+    return {
+        "schedule": menu("Schedule", SCHEDULES, "train.schedule", {}, "one-cycle warms up and then falls to 0."),
+        "steps": number("Steps in all (0: as many as the epochs have)", 0, 10_000_000, key="train.steps"),
+        "weight_decay": number("Weight decay", 0.0, 1.0, step=1e-4, format="%.1e", key="train.weight_decay"),
+        "momentum": number("Momentum", 0.0, 0.999, step=0.05, format="%.3g", key="train.momentum"),
+        "nesterov": switch("Nesterov momentum (the paper: off)", key="train.nesterov"),
+        "augment": switch("Random crops and flips", key="train.augment"),
+        "scaling": menu("Pixels are scaled by", SCALINGS, "train.scaling", SCALING_LABELS),
+        "seed": number("Seed", 0, 2**31, key="train.seed"),
+        **improvements(),
+        **speed_fields(),
+    }
+
+
+def improvements() -> dict[str, Any]:
+    """What newer recipes have and the paper's has not."""
+    st.markdown("**Better numbers than the paper's recipe.** All off when comparing with the paper:")
+    return {
+        "label_smoothing": number(
+            "Label smoothing (0: off)", 0.0, 0.9, step=0.05, format="%.2f", key="train.label_smoothing",
+            help="The share of the target that is spread over all classes. Changes the training loss.",
+        ),
+        "ema": number(
+            "Averaged weights, EMA (0: off)", 0.0, 0.9999, step=0.005, format="%.4f", key="train.ema",
+            help="Tests and keeps an average of the weights over steps, where each step keeps this share of the "
+            "average before it. Changes the test accuracy and the saved weights, not the training.",
+        ),
+        "flip_test": switch(
+            "Flip test-time augmentation", key="train.flip_test",
+            help="Tests each image and its mirror image and averages the logits. Changes the test accuracy alone.",
+        ),
+    }  # fmt: skip
+
+
+def speed_fields() -> dict[str, Any]:
+    st.markdown("**Speed.** These change the figures by rounding only:")
+    return {
+        "compile": switch(
+            "torch.compile", key="train.compile",
+            help="Takes half a minute or more to begin, then each step is faster. Off by default.",
+        ),
+        "precision": menu(
+            "Precision", PRECISIONS, "train.precision", PRECISION_LABELS,
+            "bf16 rounds the products of convolutions to 8 bits of mantissa; the paper trained in fp32.",
+        ),
+    }  # fmt: skip
+
+
+def tell(recipe: Recipe, images: int, info: DataInfo, device: str) -> None:
+    """How long the training is, and what sets it apart from the paper's."""
+    per_epoch = steps_per_epoch(images, recipe.batch)
+    steps = recipe.total_steps(per_epoch)
+    st.caption(f"{steps:,} steps ({steps / per_epoch:.4g} epochs) for each net, on {device}.")
+    if recipe.compile:
+        st.caption("torch.compile: the first step comes after half a minute or more.")
+    if info.name == "cifar10":
+        found = differences(vars(recipe), info.source, images == info.train_images)
+        st.caption("Unlike the paper: " + "; ".join(found) + "." if found else "As in the paper.")
+
+
+def race_field(spec: NetSpec) -> list[NetSpec]:
+    """All nets of the race: the visitor's, its twin, and others that are added."""
+    widgets.net_field(spec, "train.net")
+    twin = st.toggle("Train with its plain twin", True, key="train.twin", persist_state="session", disabled=spec.plain)
+    nets = [spec, plain_twin(spec)] if twin and not spec.plain else [spec]
+    more = {net.name: net for own in widgets.CIFAR_NETS for net in (own, plain_twin(own)) if net not in nets}
+    added = st.multiselect(
+        "More nets in the race", more, key="train.race", max_selections=MOST_NETS - 2,
+        help="All nets of a race get the same batches from the same seed and share the machine.",
+    )  # fmt: skip
+    return nets + [more[name] for name in added]
 
 
 def begin(nets: list[NetSpec], info: DataInfo, recipe: Recipe, images: int, size: int, device: str) -> None:
@@ -75,29 +201,36 @@ def begin(nets: list[NetSpec], info: DataInfo, recipe: Recipe, images: int, size
 
 
 def settings(spec: NetSpec) -> None:
-    widgets.net_field(spec, "train.net")
-    twin = st.toggle("Train with its plain twin", True, key="train.twin", persist_state="session", disabled=spec.plain)
+    nets = race_field(spec)
     info = data_field()
     if info is None:
         return
     with widgets.told(RecipeError, SpecError, RunError, OSError):
         recipe, images, size, device = recipe_fields(info)
         if st.button("Start training", type="primary", icon=":material/play_arrow:", width="stretch"):
-            begin([spec, plain_twin(spec)] if twin and not spec.plain else [spec], info, recipe, images, size, device)
+            begin(nets, info, recipe, images, size, device)
+
+
+def recorded_steps(run: Run) -> int:
+    """The number of whole step records, from the file's size alone."""
+    path = run.path / "steps.bin"
+    return path.stat().st_size // run.record_type().itemsize if run.layers and path.exists() else 0
 
 
 def run_table(found: list[Run]) -> pd.DataFrame:
     rows = []
     for run in found:
-        status, tested = run.status(), run.epochs()
+        status, tested = run.status(), 100 * run.epochs().test_accuracy
         rows.append(
             {
                 "net": run.job.net.name,
                 "data": run.job.data,
-                "state": status.state,
-                "steps": len(run.steps()),
+                "recipe": recipe_name(run.job.recipe),
+                "state": "recorded" if run.shipped else status.state,
+                "steps": recorded_steps(run),
                 "of": status.steps,
-                "test accuracy": 100 * tested.test_accuracy.iloc[-1] if len(tested) else None,
+                "last test": tested.iloc[-1] if len(tested) else None,
+                "best test": tested.max() if len(tested) else None,
                 "started": datetime.fromtimestamp(run.created),
                 "run": run.id,
             }
@@ -106,51 +239,85 @@ def run_table(found: list[Run]) -> pd.DataFrame:
 
 
 def run_list() -> None:
-    found = runs.all_runs()
+    found = [*runs.all_runs(), *runs.shipped()]
     st.subheader("Runs")
     if not found:
         st.caption(f"Runs will be kept in {runs.runs_folder()}.")
         return
+    accuracy = st.column_config.NumberColumn(format="%.1f %%", help="Accuracy on the whole test set")
     config = {
-        "test accuracy": st.column_config.NumberColumn(format="%.1f %%"),
+        "last test": accuracy,
+        "best test": accuracy,
         "started": st.column_config.DatetimeColumn(format="calendar"),
     }
-    ids = [run.id for run in found]
     # Ticks belong to rows: another list of runs is another table, so that no tick moves to another run.
-    key = "train.runs." + hashlib.sha256(" ".join(ids).encode()).hexdigest()
+    key = "train.runs." + hashlib.sha256(" ".join(run.id for run in found).encode()).hexdigest()
     chosen = st.dataframe(run_table(found), hide_index=True, column_config=config, on_select="rerun", key=key)
-    st.caption(f"Tick runs to show, download or delete them. They are kept in {runs.runs_folder()}.")
+    st.caption(
+        f"Tick runs to compare, show, download or delete them: up to {overlay.MOST} in one chart. "
+        f"They are kept in {runs.runs_folder()}; recorded ones came with the program."
+    )
     if picked := [found[row] for row in chosen.selection.rows]:
         run_actions(picked)
+        overlay.show(picked)
 
 
 def run_actions(picked: list[Run]) -> None:
+    own = [run for run in picked if not run.shipped]
     with st.container(horizontal=True), widgets.told(RunError, OSError):
         if st.button("Show", icon=":material/show_chart:"):
             state.set_run(picked[0].id)
             st.rerun()
-        for run in picked:
-            label = "Download CSV" if len(picked) == 1 else f"CSV of {run.id}"
-            st.download_button(label, run.to_csv, f"{run.id}.csv", "text/csv", icon=":material/download:", key=run.id)
-        with st.popover("Delete", icon=":material/delete:"):
+        with st.popover("Download", icon=":material/download:"):
+            downloads(picked)
+        with st.popover("Delete", icon=":material/delete:", disabled=not own):
             st.write("Delete these runs with their records and weights? This cannot be undone.")
-            st.markdown("\n".join(f"- {run.id}" for run in picked))
+            st.markdown("\n".join(f"- {run.id}" for run in own))
             if st.button("Delete for good", type="primary"):
-                for run in picked:
+                for run in own:
                     run.delete()
                 st.rerun()
 
 
+def downloads(picked: list[Run]) -> None:
+    """Files of the runs, made when they are asked for."""
+    for run in picked:
+        label = f"CSV of {run.id}"
+        st.download_button(label, run.to_csv, f"{run.id}.csv", "text/csv", key=run.id, on_click="ignore")
+    name = f"tensorboard-{picked[0].id}.zip" if len(picked) == 1 else "tensorboard.zip"
+    st.download_button(
+        "TensorBoard event files", partial(event_files, picked), name, "application/zip", on_click="ignore",
+        key="train.events", help="Unpack them into a folder and run: tensorboard --logdir FOLDER",
+    )  # fmt: skip
+
+
+def event_files(picked: list[Run]) -> bytes:
+    from resnet.tensorboard import zipped
+
+    return zipped(picked)
+
+
 def shown_run() -> Run | None:
-    """The run that the address names, else the newest."""
+    """The run that the address names, else the newest, else a recorded one."""
     if (wanted := state.run()) is not None:
         try:
             return runs.find(wanted)
         except RunError as error:
             st.warning(str(error))
             state.set_run(None)
-    newest = runs.all_runs()[:1]
-    return newest[0] if newest else None
+    return next(iter([*runs.all_runs()[:1], *runs.shipped()]), None)
+
+
+def group_view(group: list[Run], going: bool) -> None:
+    """The group as it trains, or at any of its epochs; what has ended opens at its last epoch."""
+    key = f"train.view.{group[0].job.group or group[0].id}"
+    tested = any(len(run.epochs()) for run in group)
+    if state.widget(key) is None:
+        state.set_widgets({key: "Replay" if tested and not going else "Training"})
+    view = widgets.choice("View", ("Training", "Replay"), key)
+    live.show(group, charts=view == "Training")
+    if view == "Replay":
+        replay.show(group)
 
 
 st.title("Train")
@@ -162,7 +329,7 @@ with controls, st.expander("New training", expanded=not going):
     settings(state.net())
 with picture:
     if group:
-        live.show(group)
+        group_view(group, going)
     else:
         st.info("No run yet. Start one: the curves and the gradients of both nets will be drawn here as they learn.")
     st.fragment(run_list, run_every=5 if going else None)()

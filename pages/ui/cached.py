@@ -10,6 +10,7 @@ from PIL import Image
 
 from resnet import data as datasets
 from resnet import runs
+from resnet.curves import Digest, follow
 from resnet.export import export
 from resnet.gradients import gradient_norms
 from resnet.memory import Memory, memory
@@ -132,7 +133,26 @@ def gradients_at_start(spec: NetSpec, seed: int, source: str, count: int) -> pd.
 def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
     """The same of a run's checkpoint at `step`, on test images of its own data set. RunError, DataError."""
     run = runs.find(run_id)
-    return _gradients(load_model(run), _test_batch(load_data(run), count))
+    images, labels = test_pictures(run)
+    if not len(images):
+        return _gradients(load_model(run), _test_batch(load_data(run.job), count))
+    pixels = np.stack([sample_pixels(image, run.job.net.image_size, run.job.net.in_channels) for image in images])
+    return _gradients(load_model(run), (_input(run, pixels), torch.from_numpy(labels).long()))
+
+
+def test_pictures(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
+    """Of a run whose data set is not here the few test pictures in its folder (K, S, S, C) uint8, and labels (K,)."""
+    if run.job.data in datasets.available() and not _missing(run.job.data):
+        return np.empty((0, 1, 1, 3), np.uint8), np.empty(0, np.int64)
+    labels, images = run.test_set()
+    return images, labels[: len(images)]
+
+
+def _missing(name: str) -> bool:
+    try:
+        return not data_info(name)
+    except datasets.DataError:
+        return True
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -155,16 +175,16 @@ class Answer:
 
 
 def _input(run: runs.Run, pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (C, S, S) -> normalised as the run's training images were (1, C, S, S)."""
+    """uint8 (N, C, S, S) -> normalised as the run's training images were, float (N, C, S, S)."""
     mean, std = torch.tensor(run.info["mean"]), torch.tensor(run.info["std"])
-    return datasets.normalise(torch.from_numpy(pixels)[None], mean, std)
+    return datasets.normalise(torch.from_numpy(pixels), mean, std)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def answer(run_id: str, step: int, pixels: np.ndarray) -> Answer:
     """The top 5 of a run's checkpoint at `step` for one picture, uint8 (C, S, S)."""
     run = runs.find(run_id)
-    values, classes = top_k(load_model(run), _input(run, pixels), 5)
+    values, classes = top_k(load_model(run), _input(run, pixels[None]), 5)
     return Answer(classes[0].tolist(), values[0].numpy())
 
 
@@ -172,4 +192,16 @@ def answer(run_id: str, step: int, pixels: np.ndarray) -> Answer:
 def attribution(run_id: str, step: int, pixels: np.ndarray, method: str, layer: str, target: int) -> np.ndarray:
     """The map (S, S) of a run's checkpoint at `step` for one picture, uint8 (C, S, S)."""
     run = runs.find(run_id)
-    return explain(method, load_model(run), _input(run, pixels), target, layer)[0].numpy()
+    return explain(method, load_model(run), _input(run, pixels[None]), target, layer)[0].numpy()
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _digests(path: str, created: float) -> dict[str, Digest]:
+    return {"now": Digest()}
+
+
+def digest(run: runs.Run) -> Digest:
+    """A run's steps made small, up to now: only what was recorded since the last look is read."""
+    held = _digests(str(run.path), run.created)
+    held["now"] = follow(held["now"], run.path / "steps.bin", run.record_type())
+    return held["now"]

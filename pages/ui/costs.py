@@ -9,11 +9,11 @@ from pages.ui import state, widgets
 from pages.ui.cached import net_memory, net_profile
 from resnet import plots
 from resnet.counting import CONVENTIONS, by_stage, count, explain, ledger, unknown
+from resnet.devices import devices
 from resnet.memory import OPTIMIZERS, PRECISIONS, BytesError, measure_peak
 from resnet.profiler import Profile, shape_text
 from resnet.spec import NetSpec
 from resnet.speed import DTYPES, Latency, SpeedError, latencies, rooflines
-from resnet.trainer import devices
 
 LAYER_COLUMNS = [
     "name", "stage", "kind", "kernel", "out_shape", "params", "macs", "activations", "receptive_field", "stride"

@@ -1,0 +1,299 @@
+"""Our training beside a loop in the style people use today, in one process: `python benchmarks/train.py --help`.
+
+Same net, images, batch and threads. Chunks of steps take turns, so that a machine that slows down slows all of them;
+a ratio is the loop's seconds a step over ours, round by round. The loop: a DataLoader with PIL transforms (the better
+of 0 and 2 workers), float32, memory in PyTorch's own layout, loss and hits read at each step. Ours also records
+gradient norms and relative updates of all layers at each step.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest import mock
+
+sys.path.pop(0)  # this folder: its profile.py would hide the standard module
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from resnet import runs, trainer
+from resnet.batches import Resident
+from resnet.curves import Digest, curves, follow, heat, strip
+from resnet.data import DataError, Dataset, load
+from resnet.devices import device_name, devices, median_seconds, pick_precision
+from resnet.model import build, memory_format
+from resnet.profiler import FLOPS_PER_MAC, profile
+from resnet.recipes import RECIPES, Recipe
+from resnet.spec import PRESETS, NetSpec, cifar
+from resnet.speed import Ceilings, ceilings, traffic
+from resnet.trainer import EpochRecord, State, fit
+
+NETS = ["ResNet-20", "ResNet-56", "ResNet-18 CIFAR stem"]
+SETTLE = 4  # steps before the clock starts, in which workers fill their queues again
+WITHOUT = "without norms and updates"
+Contender = Iterator[int]  # trains; gives the number of steps that it took
+
+
+class Pictures(torch.utils.data.Dataset):
+    """PIL images with labels, as torchvision.datasets.CIFAR10 gives them."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.images, self.labels = data.train_images.permute(0, 2, 3, 1).numpy(), data.train_labels.tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(data.size, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(data.mean.tolist(), data.std.tolist()),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def usual(spec: NetSpec, data: Dataset, recipe: Recipe, device: str, workers: int) -> Contender:
+    loader = DataLoader(
+        Pictures(data), recipe.batch, shuffle=True, drop_last=True, num_workers=workers,
+        persistent_workers=workers > 0, pin_memory=device == "cuda",
+    )  # fmt: skip
+    model, criterion = build(spec, device=device).train(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.01, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+    )
+    loss_sum, hits = 0.0, 0
+    while True:
+        for images, labels in loader:
+            x, y = images.to(device), labels.to(device)
+            optimizer.zero_grad()
+            logits = model(x)
+            loss = criterion(logits, y)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.item()
+            hits += (logits.argmax(1) == y).sum().item()
+            yield 1
+
+
+def prepared(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> tuple[State, Resident]:
+    state = State(build(spec, recipe.seed, device), recipe)
+    return state, Resident(data, recipe, torch.device(device), memory_format(state.model))
+
+
+def ours(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> Contender:
+    """The engine, with a test set of one image: the loop tests nothing."""
+    data = dataclasses.replace(data, test_images=data.test_images[:1], test_labels=data.test_labels[:1])
+    for records in fit(*prepared(spec, data, recipe, device), recipe):
+        yield len(records) if isinstance(records, list) else 0
+
+
+def without_norms(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> Contender:
+    """The same, but only the smallest layer, the head, is measured."""
+    contender = ours(spec, data, recipe, device)
+    with mock.patch.object(trainer, "weight_layers", lambda model: {"fc": model.fc}):
+        next(contender)
+    return contender
+
+
+def wait(device: str) -> None:
+    if device != "cpu":
+        torch.accelerator.synchronize()
+
+
+def chunk(contender: Contender, steps: int, device: str) -> float:
+    """Seconds a step."""
+    settled = done = 0
+    while settled < SETTLE:
+        settled += next(contender)
+    wait(device)
+    start = time.perf_counter()
+    while done < steps:
+        done += next(contender)
+    wait(device)
+    return (time.perf_counter() - start) / done
+
+
+def interleaved(contenders: dict[str, Contender], steps: int, rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds a step of each round, after one that compiles, records and chooses kernels."""
+    for contender in contenders.values():
+        chunk(contender, 1, device)
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            times[name].append(chunk(contender, steps, device))
+    return times
+
+
+def ratios(slow: list[float], fast: list[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(slow, fast, strict=True)]
+
+
+def spread(values: list[float], form: str = ".2f") -> str:
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def precision_for(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> str:
+    def seconds(precision: str) -> float:
+        contender = ours(spec, data, dataclasses.replace(recipe, precision=precision), device)
+        return median_seconds(lambda: next(contender), device)
+
+    return pick_precision("auto", device, f"benchmark {spec.name} {recipe.batch}", seconds)
+
+
+def compare(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds a step of every contender, by round."""
+    contenders = {f"usual, {workers} workers": usual(spec, data, recipe, args.device, workers) for workers in (0, 2)}
+    contenders["ours"] = ours(spec, data, recipe, args.device)
+    if args.compile:
+        compiled = dataclasses.replace(recipe, compile=True)
+        contenders["compiled"] = ours(spec, data, compiled, args.device)
+    if args.norms:
+        contenders[WITHOUT] = without_norms(spec, data, recipe, args.device)
+    return interleaved(contenders, args.steps, args.rounds, args.device)
+
+
+def report(spec: NetSpec, recipe: Recipe, times: dict[str, list[float]], limits: dict[str, Ceilings]) -> None:
+    """A line each: images/s, FLOP/s, the matrix product's share, and that of a step that only multiplies and moves.
+
+    A training step multiplies and moves three times what a forward pass does; the head's and the stem's less is kept.
+    """
+    net = profile(spec)
+    for name, seconds in times.items():
+        precision = "fp32" if name.startswith("usual") else recipe.precision
+        limit, batch, step = limits[precision], recipe.batch, statistics.median(seconds)
+        flops = FLOPS_PER_MAC * net.training_macs * batch
+        moving = 3 * traffic(list(net.rows), batch, precision) / limit.bandwidth
+        print(
+            f"  {name:26} {precision} {spread([batch / s for s in seconds], ',.0f')} images/s, "
+            f"{flops / step / 1e12:.3f} TFLOP/s: {flops / limit.flops / step:.0%} of the matrix product, "
+            f"{(flops / limit.flops + moving) / step:.0%} of product and memory",
+            flush=True,
+        )
+
+
+def headline(name: str, times: dict[str, list[float]]) -> dict[str, float]:
+    """Prints how many times as fast ours is; the medians by name."""
+    best = min((name for name in times if name.startswith("usual")), key=lambda name: statistics.median(times[name]))
+    found = {}
+    for who, label in (("ours", name), ("compiled", f"{name} compiled")):
+        if who in times:
+            by_round = ratios(times[best], times[who])
+            print(f"{label}: {spread(by_round)} times as fast as {best}", flush=True)
+            found[label] = round(statistics.median(by_round), 3)
+    if WITHOUT in times:
+        shares = [1 - ratio for ratio in ratios(times[WITHOUT], times["ours"])]
+        print(f"{name}: norms and updates take {spread(shares, '.2%')} of a step")
+    return found
+
+
+def dashboard(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> None:
+    """Prints how much slower a worker's steps are while this process looks at its run each second, as the page does."""
+    times: dict[bool, list[float]] = {False: [], True: []}
+    with TemporaryDirectory() as folder, mock.patch.dict(os.environ, RESNET_RUNS_DIR=folder):
+        job = runs.Job(spec, args.data, dataclasses.asdict(recipe), device=args.device, threads=args.threads)
+        run = runs.create(job)
+        runs.start(run)
+        try:
+            made = look(run, Digest())
+            for watched in [False, *[False, True] * args.rounds]:
+                first = made.count
+                while made.count < first + args.steps:
+                    time.sleep(1)
+                    made = look(run, made) if watched else follow(made, run.path / "steps.bin", run.record_type())
+                    if run.status().state not in runs.ACTIVE:
+                        raise SystemExit(run.status().message)
+                times[watched].append(float(run.steps()["seconds"][first : made.count].mean()))
+        finally:
+            run.delete()
+    slower = [ratio - 1 for ratio in ratios(times[True], times[False][1:])]
+    print(f"{spec.name}: with the page attached a step takes {spread(slower, '+.1%')} longer")
+
+
+def look(run: runs.Run, made: Digest) -> Digest:
+    """Read and average all that the page draws."""
+    made = follow(made, run.path / "steps.bin", run.record_type())
+    run.status(), run.epochs(), curves(made), heat(strip(made))
+    return made
+
+
+def seconds_to(spec: NetSpec, data: Dataset, recipe: Recipe, device: str, targets: list[float]) -> dict[float, float]:
+    """Seconds of training and tests until the test accuracy in % first reaches each target that it reaches."""
+    start, found = time.perf_counter(), dict[float, float]()
+    for record in fit(*prepared(spec, data, recipe, device), recipe):
+        if isinstance(record, EpochRecord):
+            seconds = time.perf_counter() - start
+            reached = [target for target in targets if 100 * record.test_accuracy >= target]
+            found |= {target: seconds for target in reached if target not in found}
+            if len(found) == len(targets):
+                break
+    return found
+
+
+def races(spec: NetSpec, data: Dataset, precision: str, args: argparse.Namespace) -> None:
+    for seed in range(args.seeds):
+        recipe = dataclasses.replace(RECIPES["fast"], seed=seed, precision=precision)
+        found = seconds_to(spec, data, recipe, args.device, args.to)
+        words = [
+            f"{target:g} % " + (f"after {found[target]:.1f} s" if target in found else "never") for target in args.to
+        ]
+        print(f"{spec.name}, fast recipe, seed {seed}: test accuracy of {', '.join(words)}", flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--nets", nargs="+", default=NETS, help="presets, or ResNet-6n+2")
+    parser.add_argument("--data", default="cifar10", help="where it is not here, drawn shapes take its place")
+    parser.add_argument("--device", default=devices()[0], choices=devices())
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5, help="3 or more for a ratio to quote")
+    parser.add_argument("--steps", type=int, default=320 if devices()[0] == "cuda" else 10, help="of a chunk")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile")
+    parser.add_argument("--norms", action="store_true", help="also without norms and updates")
+    parser.add_argument("--dashboard", action="store_true", help="also with the page attached")
+    parser.add_argument("--to", nargs="+", type=float, default=[], help="seconds to these test accuracies in %%")
+    parser.add_argument("--seeds", type=int, default=3, help="of --to")
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    try:
+        data = load(args.data)
+    except DataError:
+        args.data, data = "shapes", load("shapes")
+    print(f"{device_name(args.device)}, torch {torch.__version__}, {args.data}, batch {args.batch}, "
+          f"{args.rounds} rounds of {args.steps} steps; medians (ranges)")  # fmt: skip
+    found: dict[str, float] = {}
+    for name in args.nets:
+        spec = PRESETS[name] if name in PRESETS else cifar(int(name.removeprefix("ResNet-")))
+        images, recipe = data.resized(spec.image_size), Recipe(epochs=1000, batch=args.batch)
+        recipe = dataclasses.replace(recipe, precision=precision_for(spec, images, recipe, args.device))
+        limits = {precision: ceilings(args.device, precision) for precision in {"fp32", recipe.precision}}
+        times = compare(spec, images, recipe, args)
+        report(spec, recipe, times, limits)
+        found |= headline(name, times)
+        if args.dashboard:
+            dashboard(spec, recipe, args)
+        if args.to:
+            races(spec, images, recipe.precision, args)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(arguments())

@@ -1,0 +1,132 @@
+"""What nets say of their test images at an epoch: confusion matrices, accuracy by class, pictures."""
+
+import base64
+import html
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from pages.ui import widgets
+from resnet import run_plots
+from resnet.curves import class_accuracy, confusion
+from resnet.records import CONFIDENCE
+from resnet.runs import Run
+
+CLASSES = 30  # bars shown at once
+STYLE = """<style>
+.rx-pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); gap: 12px }
+.rx-pictures figure { margin: 0; font-size: 13px; line-height: 1.4 }
+.rx-pictures img { width: 64px; height: 64px; image-rendering: pixelated; border-radius: 4px; display: block }
+.rx-pictures span { display: block; overflow-wrap: anywhere; border-left: 4px solid transparent; padding-left: 4px }
+.rx-wrong { text-decoration: underline wavy #dc2626; font-weight: 600 }
+</style>"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One net's answers at an epoch: labels, predicted and confidence (N,), pictures (K, S, S, C) of the first ones."""
+
+    name: str
+    color: str
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    pictures: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        return confusion(self.labels, self.predicted, len(self.class_names))
+
+    @property
+    def right(self) -> np.ndarray:
+        return self.predicted == self.labels
+
+
+def verdict(run: Run, name: str, color: str, epoch: int | None) -> Verdict | None:
+    """None where the run kept no predictions at the epoch, or some that its labels do not fit."""
+    kept = run.predictions()
+    if epoch is None or not kept.dtype.names or not len(found := kept[kept["epoch"] == epoch]):
+        return None
+    try:
+        labels, pictures = run.test_set()
+    except (zipfile.BadZipFile, zlib.error):
+        return None
+    class_names = tuple(map(str, run.info["class_names"]))
+    predicted, confidence = found["predicted"][0].astype(np.int64), found["confidence"][0] / CONFIDENCE
+    if len(labels) != len(predicted) or max(labels.max(), predicted.max()) >= len(class_names) or labels.min() < 0:
+        return None
+    return Verdict(name, color, class_names, labels, pictures[: len(labels)], predicted, confidence)
+
+
+def matrices(found: Sequence[Verdict], places: Sequence[st.delta_generator.DeltaGenerator]) -> None:
+    for number, (made, place) in enumerate(zip(found, places, strict=True)):
+        with place:
+            text = (
+                f"{made.name}: {(~made.right).sum():,} of {len(made.labels):,} test images are off the diagonal. A row "
+                "is a true class, a column what the net says; colour: share of the true class, one scale for all nets."
+            )
+            widgets.chart(run_plots.confusion_chart(made.matrix, made.class_names), text, f"replay.confusion.{number}")
+
+
+def classes(found: Sequence[Verdict]) -> None:
+    same = [made for made in found if made.class_names == found[0].class_names]
+    shares = [class_accuracy(made.matrix) for made in same]
+    order = np.argsort(np.nan_to_num(shares[0], nan=2.0), kind="stable")[:CLASSES]
+    bars = {made.name: values[order] for made, values in zip(same, shares, strict=True)}
+    text = f"Share of each class's test images that the net gets right, the hardest class for {same[0].name} on top."
+    if len(shares[0]) > CLASSES:
+        text += f" The {CLASSES} hardest of {len(shares[0])} classes."
+    names = [same[0].class_names[row] for row in order]
+    widgets.chart(run_plots.class_chart(names, bars, [made.color for made in same]), text, "replay.classes")
+
+
+def pictures(found: Sequence[Verdict]) -> None:
+    first = found[0]
+    alike = [made for made in found if _same_tests(made, first)]
+    rows = np.arange(len(first.pictures))
+    if st.toggle("Only pictures that a net gets wrong", key="replay.wrong"):
+        rows = rows[~np.all([made.right[rows] for made in alike], axis=0)]
+    st.html(STYLE + f'<div class="rx-pictures">{"".join(_tile(alike, row) for row in rows.tolist())}</div>')
+    nets = ", then ".join(f":{'orange' if made.color == run_plots.PLAIN else 'blue'}[{made.name}]" for made in alike)
+    st.caption(
+        f"{len(rows)} of the first {len(first.pictures)} test images, in bold their true classes; below what each net "
+        f"says at this epoch ({nets}) and its softmax. ✓ right; ✗ wrong, underlined."
+    )
+    if len(alike) < len(found):
+        st.caption(f"Only nets with the test images of {first.name} are shown.")
+
+
+def _same_tests(one: Verdict, other: Verdict) -> bool:
+    return np.array_equal(one.labels, other.labels) and np.array_equal(one.pictures, other.pictures)
+
+
+def _tile(found: Sequence[Verdict], row: int) -> str:
+    """A picture, its true class, and a line for each net."""
+    first = found[0]
+    true = html.escape(first.class_names[first.labels[row]])
+    image = f'<img src="data:image/png;base64,{_png(first.pictures[row])}" alt="{true}">'
+    return f"<figure>{image}<span><b>{true}</b></span>{''.join(_answer(made, row) for made in found)}</figure>"
+
+
+def _answer(made: Verdict, row: int) -> str:
+    mark, kind = ("✓", "rx-right") if made.right[row] else ("✗", "rx-wrong")
+    said = html.escape(made.class_names[made.predicted[row]])
+    style, title = f"border-left-color: {made.color}", html.escape(made.name)
+    return (
+        f'<span class="{kind}" style="{style}" title="{title}">{mark} {said} {100 * made.confidence[row]:.0f} %</span>'
+    )
+
+
+def _png(picture: np.ndarray) -> str:
+    """A picture (S, S, C) uint8 as base64 of a PNG."""
+    out = io.BytesIO()
+    Image.fromarray(picture.squeeze()).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()

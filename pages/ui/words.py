@@ -1,0 +1,79 @@
+"""Sentences about runs: what they were trained on and how, how well they do, whether they are comparable."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from resnet.curves import Digest, same_batches
+from resnet.paper import recipe_name
+from resnet.runs import Run
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def limits(low: int, high: int) -> str:
+    """A colour scale's ends, in decades."""
+    return " to ".join(f"10{str(exponent).translate(SUPERSCRIPTS)}" for exponent in (low, high))
+
+
+def names(found: Sequence[Run]) -> list[str]:
+    """The nets' names, told apart by recipe and then by the end of the run's id where they repeat."""
+    own = [run.job.net.name for run in found]
+    both = [f"{name}, {recipe_name(run.job.recipe)}" for name, run in zip(own, found, strict=True)]
+    full = [f"{name} ({run.id[-4:]})" for name, run in zip(both, found, strict=True)]
+    forms = list(zip(own, both, full, (run.id for run in found), strict=True))
+    repeated = [{name for name in column if column.count(name) > 1} for column in zip(*forms, strict=True)]
+    return [next((f for f, again in zip(form, repeated, strict=True) if f not in again), form[-1]) for form in forms]
+
+
+def accuracy(tested: pd.DataFrame) -> str:
+    """The test accuracy after the last epoch and the best one, "" before the first test."""
+    if not len(tested):
+        return ""
+    epochs, shares = tested.epoch.to_numpy(), 100 * tested.test_accuracy.to_numpy(np.float64)
+    best = int(shares.argmax())
+    words = f"test accuracy {shares[-1]:.1f} % after epoch {epochs[-1]} (last"
+    if shares[best] <= shares[-1]:
+        return f"{words} and best)"
+    return f"{words}), best {shares[best]:.1f} % at epoch {epochs[best]}"
+
+
+def how(recipe: dict[str, Any]) -> str:
+    """What the recipe does beyond training and testing one set of weights on one view of each image."""
+    found = []
+    if recipe.get("ema"):
+        found.append(f"The tests use weights averaged over steps (EMA {recipe['ema']:g}), not the last ones.")
+    if recipe.get("flip_test"):
+        found.append("Each test averages the logits of an image and of its mirror image.")
+    if recipe.get("label_smoothing"):
+        found.append(f"The training loss includes label smoothing of {recipe['label_smoothing']:g}.")
+    return " ".join(found)
+
+
+def origin(run: Run) -> str:
+    """Recipe, pixels, precision and hardware of a run, "" before it has read its data."""
+    info, recipe = run.info, run.job.recipe
+    if not info:
+        return ""
+    words = [f"Recipe {recipe_name(recipe)}, seed {recipe.get('seed', 0)}"]
+    images = info.get("train_images")
+    words += [f"trained on {f'{images:,}' if isinstance(images, int) else 'the'} images of {run.job.data}"]
+    words += [f"pixels: {str(info.get('source') or 'of unknown origin').rstrip('.')}"]
+    words += [str(info[name]) for name in ("precision", "hardware") if info.get(name)]
+    words += [f"PyTorch {info['torch']}"] if info.get("torch") else []
+    return f"{'; '.join(words)}. {how(recipe)}"
+
+
+def batches(digests: Sequence[Digest]) -> None:
+    """One line that says whether all runs have had the same batches."""
+    common, differs = same_batches(digests)
+    if len(digests) < 2 or not common:
+        return
+    if differs is None:
+        nets = "both nets" if len(digests) == 2 else f"all {len(digests)} nets"
+        st.caption(f"Same batches in {nets} up to step {common:,} (checked by a hash of every batch).")
+    else:
+        st.warning(f"From step {differs:,} on these nets had different batches: their curves differ by that too.")

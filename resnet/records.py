@@ -1,0 +1,145 @@
+"""What a training wrote into its run's folder: the files' forms, and how they are read and cut.
+
+info.json          what the worker learnt when it read the data: layers, class names, source, precision, hardware
+steps.bin          one fixed-size record per step (appended; a torn last one is ignored)
+epochs.jsonl       one line per epoch (likewise)
+predictions.bin    per epoch the class and confidence of every test image (likewise)
+test.npz           the test labels, and small pictures of the first test images
+epoch-0001.safetensors ...  weights after a few of the epochs
+tests.json         what the final weights reached on other data
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+VERSION = 2  # of the records' form
+TEST_COLUMNS = {"epoch": int, "step": int, "test_loss": float, "test_accuracy": float}
+CONFIDENCE = 255  # a stored confidence of 1
+SAMPLES, SAMPLE_SIZE = 40, 64  # pictures kept, their pixels at most
+MAX_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records in a run's folder; whatever is missing or damaged reads as nothing recorded."""
+
+    path: Path
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """layers, class_names, source, mean, std, train_images, test_images, ...; {} before the data are read."""
+        try:
+            info = json.loads((self.path / "info.json").read_text())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return info if isinstance(info, dict) else {}
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the weight layers whose gradient norms are recorded."""
+        layers = self.info.get("layers")
+        return [str(name) for name in layers] if isinstance(layers, list) else []
+
+    def record_type(self) -> np.dtype:
+        columns = [(name, "<f4") for name in ("loss", "accuracy", "lr", "seconds")]
+        by_layer = [(name, "<f4", (len(self.layers),)) for name in ("norms", "updates")]
+        return np.dtype([("step", "<i4"), *columns, ("batch", "<u4"), *by_layer])
+
+    def steps(self) -> np.ndarray:
+        """All whole step records, a structured array in step order; the columns are those of `StepRecord`."""
+        kind = self.record_type()
+        if not self.layers:
+            return np.empty(0, kind)  # without info.json nobody knows a record's size
+        return _whole_rows(self.path / "steps.bin", kind)
+
+    def epochs(self) -> pd.DataFrame:
+        """One row per tested epoch: epoch, step, test_loss, test_accuracy."""
+        try:
+            lines = (self.path / "epochs.jsonl").read_bytes().splitlines()
+        except OSError:
+            lines = []
+        rows = [row for line in lines if (row := _test_row(line))]
+        return pd.DataFrame(rows, columns=list(TEST_COLUMNS)).astype(TEST_COLUMNS)
+
+    def prediction_type(self) -> np.dtype:
+        """One epoch's: the number of images, and the smallest integers for the classes, come from info.json."""
+        images, classes = self.info.get("test_images"), self.info.get("class_names")
+        if not isinstance(images, int) or not isinstance(classes, list) or images < 1 or not classes:
+            return np.dtype([])
+        kind = np.min_scalar_type(len(classes) - 1).newbyteorder("<")
+        return np.dtype([("epoch", "<i4"), ("predicted", kind, (images,)), ("confidence", "u1", (images,))])
+
+    def predictions(self) -> np.ndarray:
+        """One row per tested epoch: epoch, predicted (N,), confidence (N,) in 0..255."""
+        kind = self.prediction_type()
+        return _whole_rows(self.path / "predictions.bin", kind) if kind.itemsize else np.empty(0, kind)
+
+    def test_set(self) -> tuple[np.ndarray, np.ndarray]:
+        """The test images' labels (N,), and pictures (K, S, S, C) uint8 of the first ones; both empty where unknown."""
+        try:
+            with np.load(self.path / "test.npz", allow_pickle=False) as arrays:
+                return arrays["labels"], arrays["images"]
+        except (OSError, ValueError, KeyError, EOFError):
+            return np.empty(0, np.int64), np.empty((0, 1, 1, 3), np.uint8)
+
+    @property
+    def tests(self) -> list[dict[str, Any]]:
+        """What the final weights reached on other data: data, source, images, accuracy, loss, step."""
+        try:
+            tests = json.loads((self.path / "tests.json").read_text())
+        except (OSError, ValueError, RecursionError):
+            return []
+        return [test for test in tests if isinstance(test, dict)] if isinstance(tests, list) else []
+
+    def checkpoints(self) -> dict[int, Path]:
+        """The weights kept after some of the epochs, by epoch."""
+        found = {path.stem.removeprefix("epoch-"): path for path in self.path.glob("epoch-*.safetensors")}
+        return {int(name): found[name] for name in sorted(found) if name.isdecimal()}
+
+    def to_csv(self) -> str:
+        """Every step, with the test figures on the step that they were taken at and columns for each layer."""
+        records = self.steps()
+        names = [name for name in records.dtype.names or () if name not in ("norms", "updates")]
+        frame = pd.DataFrame({name: records[name] for name in names})
+        norms = pd.DataFrame(records["norms"], columns=[f"grad_norm {name}" for name in self.layers])
+        updates = pd.DataFrame(records["updates"], columns=[f"update_to_weight {name}" for name in self.layers])
+        return frame.join(norms).join(updates).merge(self.epochs(), on="step", how="left").to_csv(index=False)
+
+    def cut_torn(self) -> tuple[int, int]:
+        """Cut off records that a kill or a full disk tore; the last step and the last epoch of those that are left."""
+        steps, tests = self.steps(), self.path / "epochs.jsonl"
+        whole = int(np.argmin(np.append(steps["step"] == np.arange(1, len(steps) + 1), False)))  # a power cut leaves 0s
+        _cut(self.path / "steps.bin", whole * steps.itemsize)
+        _cut(tests, (tests.read_bytes() if tests.exists() else b"").rfind(b"\n") + 1)
+        tested = min(len(self.epochs()), len(self.predictions()))
+        _cut(self.path / "predictions.bin", tested * self.prediction_type().itemsize)  # written before the line
+        lines = tests.read_bytes().splitlines(keepends=True) if tests.exists() else []
+        _cut(tests, sum(map(len, lines[:tested])))
+        return whole, tested
+
+
+def _whole_rows(path: Path, kind: np.dtype) -> np.ndarray:
+    try:
+        return np.fromfile(path, kind, path.stat().st_size // kind.itemsize)
+    except OSError:
+        return np.empty(0, kind)
+
+
+def _test_row(line: bytes) -> dict[str, float] | None:
+    """A line of epochs.jsonl, None where a kill or a full disk tore it."""
+    try:
+        row = json.loads(line)
+        return {name: kind(row[name]) for name, kind in TEST_COLUMNS.items()}
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
+
+
+def _cut(path: Path, size: int) -> None:
+    if path.exists() and path.stat().st_size > size:
+        os.truncate(path, size)
