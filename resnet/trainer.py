@@ -134,6 +134,9 @@ class Step:
         self.net: Callable[[Tensor], Tensor] = distributed.parallel(state.model)
         self.weights: list[Tensor] = [layer.get_parameter("weight") for layer in weight_layers(state.model).values()]
         self.parameters = [p for p in state.model.parameters() if p.requires_grad]
+        places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
+        self.places = [places[id(weight)] for weight in self.weights]
+        self.before = [torch.empty_like(weight) for weight in self.weights]
         self.drops = any(isinstance(module, StochasticDepth) for module in state.model.modules())
         self.unproven = recipe.compile
         if recipe.compile:
@@ -142,6 +145,8 @@ class Step:
         state.optimizer.found_inf = self.broken  # type: ignore[attr-defined] # the fused SGD then does nothing
         self.keep = torch.zeros((), device=self.device)
         graphable = self.device.type == "cuda" and not self.drops and distributed.size() == 1
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # the shapes are the same at each step
         self.capture = capture or (_cuda_graph if graphable else None)
         self.replay: Callable[[], None] | None = None
         self.done = 0
@@ -151,7 +156,8 @@ class Step:
         self.keep.fill_(min(self.recipe.ema, (1 + step) / (10 + step)))  # the first weights are soon forgotten
         self.done += 1
         if self.capture is None or self.done <= WARM_STEPS:
-            with _drawing(self.recipe.seed, 2, step, distributed.rank()) if self.drops else nullcontext():
+            drawing = _drawing(self.recipe.seed, 2, step, distributed.rank()) if self.drops else nullcontext()
+            with drawing, _aside() if self.capture is _cuda_graph else nullcontext():
                 return self._proven(inputs) if self.unproven else self.run(inputs)
         if self.replay is None:
             self.inputs = tuple(value.clone() for value in inputs)
@@ -187,16 +193,21 @@ class Step:
         loss.backward()
         accuracy = (logits.argmax(1) == labels).float().mean()
         head = distributed.mean_(torch.stack([loss.detach(), accuracy]))
-        norms = torch.stack(torch._foreach_norm([w.grad for w in self.weights if w.grad is not None]))
-        every = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None]))
-        self.broken.copy_(self.broken.maximum(1 - (head[0] + every.sum()).isfinite().float()))
-        before = [weight.detach().clone() for weight in self.weights]
-        self.state.optimizer.step()
-        with torch.no_grad():
-            moved = torch._foreach_sub(self.weights, before)
-        updates = torch.stack(torch._foreach_norm(moved)) / torch.stack(torch._foreach_norm(before)).clamp_min(1e-12)
+        norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
+        every = head[0] + torch.stack(norms).sum()
+        self.broken.copy_(self.broken.maximum(1 - every.isfinite().float()))
+        updates = self._update()
         self._average()
-        return torch.cat([head, self.broken[None], norms, updates])
+        return torch.cat([head, self.broken[None], torch.stack([norms[place] for place in self.places]), updates])
+
+    @torch.no_grad()
+    def _update(self) -> Tensor:
+        """The optimiser's step; the L2 norm of each weight's change over that of the weight before."""
+        torch._foreach_copy_(self.before, self.weights)
+        lengths = torch.stack(torch._foreach_norm(self.before))
+        self.state.optimizer.step()
+        torch._foreach_sub_(self.before, self.weights)
+        return torch.stack(torch._foreach_norm(self.before)) / lengths.clamp_min(1e-12)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -207,6 +218,16 @@ class Step:
 
 
 Capture = Callable[[Callable[[], None]], Callable[[], None]]
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """On another CUDA stream, as what is recorded later wants its first runs to be."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 def _cuda_graph(step: Callable[[], None]) -> Callable[[], None]:

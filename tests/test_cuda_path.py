@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -93,6 +94,7 @@ def on_cuda(noise: Dataset, monkeypatch: pytest.MonkeyPatch) -> Iterator[Maker]:
     monkeypatch.setattr(nn.Module, "to", lambda module, **_: module)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr("resnet.trainer._aside", nullcontext)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield made
 

@@ -225,7 +225,7 @@ def test_a_recipe_fills_the_fields_and_an_edit_stays() -> None:
     for name in ("paper", "fast"):
         field(app, "button_group", "train.recipe").set_value(name).run()
         fine(app)
-        shown = {w.key: w.value for kind in ("number_input", "toggle", "selectbox") for w in app.get(kind)}
+        shown = {w.key: w.value for w in (*app.number_input, *app.toggle, *app.selectbox)}
         recipe = vars(RECIPES[name])
         assert {key: shown[f"train.{key}"] for key in recipe} == recipe
     field(app, "number_input", "train.ema").set_value(0.0).run()

@@ -172,6 +172,13 @@ def test_batches_are_the_same_with_any_number_of_loaders_and_from_any_step() -> 
         assert not torch.equal(other[0][0], here[0][0])
 
 
+def test_the_hash_tells_equal_pictures_with_other_crops_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "generator", lambda *key: torch.Generator().manual_seed(0))  # one order for all
+    found = open_folder("zoo", SIZE)
+    hashes = [steps(feed_of(found, seed=seed), step, step + 1)[0][2] for seed in (0, 1) for step in (0, 6)]
+    assert len(set(hashes)) == 4
+
+
 def test_crops_and_flips_differ_between_epochs_and_can_be_switched_off() -> None:
     found = open_folder("zoo", SIZE)
     drawn, still = Pictures(found, 0, True), Pictures(found, 0, False)

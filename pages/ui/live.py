@@ -82,7 +82,7 @@ def _progress(run: Run, made: Digest) -> None:
     st.progress(min(1.0, share), " · ".join(filter(None, said)))
     st.caption(words.origin(run))
     if status.message:
-        (st.error)(status.message)
+        (st.error if status.state in ("failed", "crashed") else st.info)(status.message)
 
 
 def duration(seconds: float) -> str:

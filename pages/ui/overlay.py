@@ -69,7 +69,7 @@ def _error(run: Run) -> float | None:
 
 def _levels(found: Sequence[Run], hues: Sequence[str], figure: str) -> list[Level]:
     """A line for each net that the paper's table has."""
-    levels = {}
+    levels: dict[str, Level] = {}
     for run, hue in zip(found, hues, strict=True):
         if (error := _error(run)) is not None:
             name = run.job.net.name
