@@ -4,13 +4,15 @@ info.json          what the worker learnt when it read the data: layers, class n
 steps.bin          one fixed-size record per step (appended; a torn last one is ignored)
 epochs.jsonl       one line per epoch (likewise)
 predictions.bin    per epoch the class and confidence of every test image (likewise)
-test.npz           the test labels, and small pictures of the first test images
+test.npz           the test labels, and small pictures of some test images
 epoch-0001.safetensors ...  weights after a few of the epochs
 tests.json         what the final weights reached on other data
 """
 
 import json
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,13 +82,20 @@ class Records:
         kind = self.prediction_type()
         return _whole_rows(self.path / "predictions.bin", kind) if kind.itemsize else np.empty(0, kind)
 
-    def test_set(self) -> tuple[np.ndarray, np.ndarray]:
-        """The test images' labels (N,), and pictures (K, S, S, C) uint8 of the first ones; both empty where unknown."""
+    def test_set(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The test images' labels (N,), the rows (K,) of those with a picture, and these (K, S, S, C) uint8.
+
+        All are empty where they are unknown.
+        """
         try:
             with np.load(self.path / "test.npz", allow_pickle=False) as arrays:
-                return arrays["labels"], arrays["images"]
-        except (OSError, ValueError, KeyError, EOFError):
-            return np.empty(0, np.int64), np.empty((0, 1, 1, 3), np.uint8)
+                labels, pictures = arrays["labels"], arrays["images"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            labels, pictures = np.empty(0, np.int32), np.empty(0)
+        rows = sample_rows(len(labels))
+        if len(rows) != len(pictures):
+            labels, rows, pictures = labels[:0], rows[:0], pictures[:0]
+        return labels, rows, pictures
 
     @property
     def tests(self) -> list[dict[str, Any]]:
@@ -122,6 +131,11 @@ class Records:
         lines = tests.read_bytes().splitlines(keepends=True) if tests.exists() else []
         _cut(tests, sum(map(len, lines[:tested])))
         return whole, tested
+
+
+def sample_rows(images: int) -> np.ndarray:
+    """Of that many test images the rows of SAMPLES, spread over all: many data sets are sorted by class."""
+    return np.linspace(0, images - 1, min(SAMPLES, images)).astype(int)
 
 
 def _whole_rows(path: Path, kind: np.dtype) -> np.ndarray:

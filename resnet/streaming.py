@@ -61,10 +61,10 @@ class Folder:
         """CRC-32 of the training files' names and labels; their pixels are not read for it."""
         return zlib.crc32(self.train_labels.numpy().data, zlib.crc32(self.train_files.tobytes()))
 
-    def sample(self, count: int) -> Dataset:
-        """The first training picture and the first `count` test pictures, as the tests see them."""
-        pictures, labels = Pictures(self, 0, False), self.test_labels[:count]
-        test = _checked(_stacked([pictures[TEST, index] for index in range(len(labels))]))
+    def sample(self, rows: list[int]) -> Dataset:
+        """The test pictures of these rows, as the tests see them; the first of them stands for the training set."""
+        pictures, labels = Pictures(self, 0, False), self.test_labels[rows]
+        test = _checked(_stacked([pictures[TEST, index] for index in rows]))
         return Dataset(self.name, test[:1], labels[:1], test, labels, self.class_names, self.source)
 
 

@@ -25,7 +25,7 @@ from resnet.devices import device_name, devices, median_seconds, pick_precision
 from resnet.files import DISK_FULL, replace_file, sync_file
 from resnet.model import ResNet, build, memory_format, weight_layers
 from resnet.recipes import Recipe, RecipeError
-from resnet.records import CONFIDENCE, SAMPLE_SIZE, SAMPLES
+from resnet.records import CONFIDENCE, SAMPLE_SIZE, sample_rows
 from resnet.runs import ACTIVE, Job, Run, RunError, Status, place_in_line, threads_for
 from resnet.spec import plain_twin
 from resnet.streaming import Folder, Streaming, open_folder
@@ -310,18 +310,19 @@ def _note_info(run: Run, data: Dataset | Folder, layers: list[str], recipe: Reci
     }
     replace_file(run.path / "info.json", json.dumps(info))
     if not (run.path / "test.npz").exists():
-        samples = _first_tests(data).resized(min(SAMPLE_SIZE, data.size))
+        samples = _some_tests(data).resized(min(SAMPLE_SIZE, data.size))
         packed = io.BytesIO()
         labels = data.test_labels.numpy().astype(np.int32)
         np.savez_compressed(packed, labels=labels, images=samples.test_images.permute(0, 2, 3, 1).numpy())
         replace_file(run.path / "test.npz", packed.getvalue())
 
 
-def _first_tests(data: Dataset | Folder) -> Dataset:
-    """The same with SAMPLES test images only."""
+def _some_tests(data: Dataset | Folder) -> Dataset:
+    """The same with the test images of `sample_rows` only."""
+    rows = sample_rows(len(data.test_labels))
     if isinstance(data, Folder):
-        return data.sample(SAMPLES)
-    return dataclasses.replace(data, train_images=data.train_images[:1], test_images=data.test_images[:SAMPLES])
+        return data.sample(rows.tolist())
+    return dataclasses.replace(data, train_images=data.train_images[:1], test_images=data.test_images[rows])
 
 
 Records = Iterator[list[StepRecord] | EpochRecord | None]

@@ -3,8 +3,6 @@
 import base64
 import html
 import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,12 +29,13 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Verdict:
-    """One net's answers at an epoch: labels, predicted and confidence (N,), pictures (K, S, S, C) of the first ones."""
+    """One net's answers at an epoch: labels, predicted, confidence (N,), pictures (K, S, S, C) of those in `rows`."""
 
     name: str
     color: str
     class_names: tuple[str, ...]
     labels: np.ndarray
+    rows: np.ndarray
     pictures: np.ndarray
     predicted: np.ndarray
     confidence: np.ndarray
@@ -55,15 +54,12 @@ def verdict(run: Run, name: str, color: str, epoch: int | None) -> Verdict | Non
     kept = run.predictions()
     if epoch is None or not kept.dtype.names or not len(found := kept[kept["epoch"] == epoch]):
         return None
-    try:
-        labels, pictures = run.test_set()
-    except (zipfile.BadZipFile, zlib.error):
-        return None
+    labels, rows, pictures = run.test_set()
     class_names = tuple(map(str, run.info["class_names"]))
     predicted, confidence = found["predicted"][0].astype(np.int64), found["confidence"][0] / CONFIDENCE
     if len(labels) != len(predicted) or max(labels.max(), predicted.max()) >= len(class_names) or labels.min() < 0:
         return None
-    return Verdict(name, color, class_names, labels, pictures[: len(labels)], predicted, confidence)
+    return Verdict(name, color, class_names, labels, rows, pictures, predicted, confidence)
 
 
 def matrices(found: Sequence[Verdict], places: Sequence[st.delta_generator.DeltaGenerator]) -> None:
@@ -91,14 +87,14 @@ def classes(found: Sequence[Verdict]) -> None:
 def pictures(found: Sequence[Verdict]) -> None:
     first = found[0]
     alike = [made for made in found if _same_tests(made, first)]
-    rows = np.arange(len(first.pictures))
+    tiles = np.arange(len(first.rows))
     if st.toggle("Only pictures that a net gets wrong", key="replay.wrong"):
-        rows = rows[~np.all([made.right[rows] for made in alike], axis=0)]
-    st.html(STYLE + f'<div class="rx-pictures">{"".join(_tile(alike, row) for row in rows.tolist())}</div>')
+        tiles = tiles[~np.all([made.right[first.rows] for made in alike], axis=0)]
+    st.html(STYLE + f'<div class="rx-pictures">{"".join(_tile(alike, tile) for tile in tiles.tolist())}</div>')
     nets = ", then ".join(f":{'orange' if made.color == run_plots.PLAIN else 'blue'}[{made.name}]" for made in alike)
     st.caption(
-        f"{len(rows)} of the first {len(first.pictures)} test images, in bold their true classes; below what each net "
-        f"says at this epoch ({nets}) and its softmax. ✓ right; ✗ wrong, underlined."
+        f"{len(tiles)} of {len(first.rows)} test images from all over the test set, in bold their true classes; below "
+        f"what each net says at this epoch ({nets}) and its softmax. ✓ right; ✗ wrong, underlined."
     )
     if len(alike) < len(found):
         st.caption(f"Only nets with the test images of {first.name} are shown.")
@@ -108,11 +104,11 @@ def _same_tests(one: Verdict, other: Verdict) -> bool:
     return np.array_equal(one.labels, other.labels) and np.array_equal(one.pictures, other.pictures)
 
 
-def _tile(found: Sequence[Verdict], row: int) -> str:
+def _tile(found: Sequence[Verdict], tile: int) -> str:
     """A picture, its true class, and a line for each net."""
-    first = found[0]
+    first, row = found[0], int(found[0].rows[tile])
     true = html.escape(first.class_names[first.labels[row]])
-    image = f'<img src="data:image/png;base64,{_png(first.pictures[row])}" alt="{true}">'
+    image = f'<img src="data:image/png;base64,{_png(first.pictures[tile])}" alt="{true}">'
     return f"<figure>{image}<span><b>{true}</b></span>{''.join(_answer(made, row) for made in found)}</figure>"
 
 
