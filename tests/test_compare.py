@@ -25,7 +25,7 @@ def profiled(name: str) -> Profile:
     return profile(PRESETS[name]) if name in PRESETS else profile_relative(name)
 
 
-@pytest.mark.parametrize(("quantity", "by"), itertools.product(QUANTITIES, KINDS))
+@pytest.mark.parametrize(("quantity", "by"), list(itertools.product(QUANTITIES, KINDS)))
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_steps_sum_to_the_exact_difference(first: str, second: str, quantity: str, by: str) -> None:
     a, b = profiled(first), profiled(second)

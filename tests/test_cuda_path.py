@@ -297,3 +297,27 @@ def test_a_divergence_among_several_steps_gives_the_good_ones_and_keeps_their_we
     assert all(
         torch.equal(left[f"{kind}.{n}"], wanted[f"{kind}.{n}"]) for kind in ("model", "momentum") for n in learnt
     )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_on_a_gpu_a_run_a_second_one_and_a_resumed_one_agree(noise: Dataset) -> None:
+    """Graphs, several steps at a time and all; sums there have no fixed order, so not to the last bit."""
+    cuda = torch.device("cuda")
+
+    def state(seed: int) -> State:
+        return State(build(TINY, seed, cuda), RECIPE)
+
+    def train(state: State, epochs: int = RECIPE.epochs) -> dict[str, Tensor]:
+        feed = Resident(noise, RECIPE, cuda, memory_format(state.model))
+        for record in fit(state, feed, RECIPE):
+            if isinstance(record, EpochRecord) and record.epoch == epochs:
+                break
+        return state.tensors()
+
+    first, second, half, resumed = state(3), state(3), state(3), state(99)
+    wanted = train(first)
+    train(half, epochs=1)
+    resumed.load(half.tensors(), half.step)
+    for found in (train(second), train(resumed)):
+        for name, value in wanted.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)

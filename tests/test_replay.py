@@ -432,3 +432,9 @@ def test_a_pair_is_blue_and_orange_and_more_runs_all_differ() -> None:
     assert run_plots.colors([False, True]) == [run_plots.RESIDUAL, run_plots.PLAIN]
     assert run_plots.colors([True]) == [run_plots.PLAIN]
     assert len(set(run_plots.colors([False] * 8))) == 8
+
+
+def test_what_the_weights_reach_on_other_images_is_told(pair: list[Run]) -> None:
+    tests = [{"accuracy": 0.875, "images": 40, "data": "other"}, {"accuracy": "high"}]
+    (pair[0].path / "tests.json").write_text(json.dumps(tests))
+    assert "On the 40 test images of other it gets 87.5 % right." in texts(fine(open_train()))

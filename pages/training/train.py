@@ -21,11 +21,6 @@ from resnet.runs import Run, RunError
 from resnet.spec import NetSpec, SpecError, plain_twin
 
 DATA_LABELS = {"shapes": "shapes (drawn here, needs no network)", "cifar10": "CIFAR-10"}
-RECIPE_LABELS = {
-    "short": "short: 5 epochs",
-    "fast": "fast: 15 epochs",
-    "paper": "paper: 64,000 steps",
-}
 PRECISION_LABELS = {"auto": "auto (what is faster here)"}
 SCALING_LABELS = {"channel": "the mean and deviation of each colour", "pixel": "the mean image, subtracted (the paper)"}
 MOST_NETS = 6  # in one race
@@ -61,6 +56,12 @@ def fill(name: str) -> None:
     state.set_widgets({f"train.{field}": value for field, value in values if field != "seed"})
 
 
+def recipe_label(name: str) -> str:
+    """A recipe's name and length."""
+    recipe = RECIPES[name]
+    return f"{name}: {recipe.steps:,} steps" if recipe.steps else f"{name}: {recipe.epochs} epochs"
+
+
 def recipe_field() -> None:
     """The recipe that fills the fields, the first one on a first visit."""
     key = "train.recipe"
@@ -74,7 +75,7 @@ def recipe_field() -> None:
         required=True,
         wrap=True,
         persist_state="session",
-        format_func=lambda name: RECIPE_LABELS.get(name, name),
+        format_func=recipe_label,
         on_change=lambda: fill(state.widget(key)),
         help="Fills the fields below, which you can change. “fast” averages weights and tests mirror images too; "
         "“paper” is He 2015: 64,000 steps, a tenth of the learning rate at 32,000 and at 48,000.",

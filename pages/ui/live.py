@@ -73,9 +73,14 @@ def _progress(run: Run, made: Digest) -> None:
     recorded = " :violet-badge[recorded]" if run.shipped else ""
     st.markdown(f"**{run.job.net.name}** :{BADGES[status.state]}-badge[{status.state}]{recorded}")
     share = made.count / status.steps if status.steps else 0.0
-    said = [f"step {made.count:,} of {status.steps:,}" if status.steps else status.phase or "starting the process"]
+    coming = "starting the process" if status.state == "starting" else ""
+    said = [f"step {made.count:,} of {status.steps:,}" if status.steps else coming]
+    if status.phase == "compiling":
+        said.append("compiling the net, half a minute or more")
+    elif status.state == "running":
+        said.append(status.phase)
     if status.state == "running" and made.count:
-        said += [status.phase, f"{run.job.recipe['batch'] / made.step_seconds:,.0f} images/s on {status.device}"]
+        said += [f"{run.job.recipe['batch'] / made.step_seconds:,.0f} images/s on {status.device}"]
         left = (status.steps - made.count) * made.step_seconds
         said += [f"{duration(left)} left"] if made.count < status.steps else []
     said += [tests] if (tests := words.accuracy(run.epochs())) else []
