@@ -34,14 +34,14 @@ def try_on(run: Run, data: Dataset) -> dict[str, Any]:
     feed.mean, feed.std = torch.tensor(info["mean"]), torch.tensor(info["std"])  # those that the net learnt with
     [result] = [found for found in evaluate(State(model, recipe), feed, recipe) if found]
     found = {
-        "data": data.name,
+        "data": Path(data.name).name,
         "source": data.source,
         "images": len(data.test_labels),
         "accuracy": result.test_accuracy,
         "loss": result.test_loss,
         "step": run.checkpoint_step(),
     }
-    others = [test for test in run.tests if test["data"] != data.name]
+    others = [test for test in run.tests if test.get("data") != found["data"]]
     replace_file(run.path / "tests.json", json.dumps([*others, found]))
     return found
 

@@ -202,6 +202,31 @@ def test_a_page_on_a_desktop_and_a_phone(address: str, page: Page, name: str) ->
     fine(page)
 
 
+REPLAYS = {
+    "Confusion matrix": "of 10,000 test images are off the diagonal",
+    "Classes": "Share of each class's test images",
+    "Pictures": "what each net says at this epoch",
+    "Weight updates": "Update-to-weight ratio",
+    "Curves": "what came after it is faint",
+}
+
+
+def test_a_recorded_run_is_replayed(address: str, page: Page) -> None:
+    recorded = sorted(path.parent.name for path in ROOT.glob("assets/runs/*/run.json"))
+    page.goto(f"{address}/train?run={recorded[0]}")
+    settled(page)
+    badges = page.locator("[data-testid=stMarkdownContainer]").get_by_text("recorded", exact=True)
+    expect(badges).to_have_count(2)
+    page.get_by_role("slider", name="Epoch").press("ArrowLeft")
+    expect(page.get_by_text(re.compile(r"at epoch \d+, step")).first).to_be_visible()
+    for view, said in REPLAYS.items():
+        page.get_by_role("radio", name=view).click()
+        expect(page.get_by_text(said).first).to_be_visible()
+        settled(page)
+        pictures(page, f"7-replay-{view}")
+        fine(page)
+
+
 def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     page.goto(f"{address}/build")
     settled(page)
