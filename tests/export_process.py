@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 class Worker:
     """`ask(kind, source, ...)` writes the source to a file of its own and gives the worker's reply."""
@@ -31,13 +33,16 @@ class Worker:
 
 @contextmanager
 def worker(folder: Path) -> Iterator[Worker]:
-    """Isolated from PYTHONPATH, the user's site and the working folder: only installed packages can be imported."""
+    """Isolated from PYTHONPATH, the user's site and the working folder: only installed packages can be imported.
+
+    It has as many threads as this process, for sums of other parts differ in their last bits.
+    """
     script = Path(__file__).with_name("export_worker.py")
-    environment = os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(folder)}
+    values = {"KERAS_BACKEND": "torch", "KERAS_HOME": str(folder), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
         [sys.executable, "-I", str(script)],
         cwd=folder,
-        env=environment,
+        env=os.environ | values,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
