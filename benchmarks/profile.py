@@ -6,7 +6,6 @@ for its weights but no values. Rounds are interleaved; a ratio is the other's me
 """
 
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import torch
 import torchinfo
 from fvcore.nn import FlopCountAnalysis
 
+from resnet.devices import processor
 from resnet.model import build
 from resnet.profiler import profile
 from resnet.spec import PRESETS, NetSpec
@@ -76,14 +76,8 @@ def one_block_each(spec: NetSpec) -> NetSpec:
     return replace(spec, stages=tuple(replace(stage, blocks=1) for stage in spec.stages))
 
 
-def cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), platform.processor())
-
-
 def main(rounds: int) -> None:
-    print(f"{cpu()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} interleaved rounds")
+    print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} interleaved rounds")
     print(f"{'net':24} {'ours: median (range) s':>28} {'torchinfo':>24} {'fvcore':>24}   ratios")
     ratios, slow = {}, []
     for name, spec in PRESETS.items():

@@ -37,14 +37,15 @@ def train(args: argparse.Namespace) -> int:
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
     how = (name, vars(recipe), args.train, args.device, args.threads)
     if distributed.launched():
-        jobs = [runs.Job(net, *how, secrets.token_hex(4), False, args.stream) for net in nets]
+        group = secrets.token_hex(4)
+        jobs = [runs.Job(net, *how, group, False, args.stream) for net in nets]
         return _train_together(args.device, functools.partial(_create, jobs))
     return _follow(runs.start_race(nets, *how, only_offered=False, stream=args.stream))
 
 
 def _create(jobs: list[runs.Job]) -> list[runs.Run]:
     distributed.check(Recipe(**jobs[0].recipe))
-    return [runs.create(dataclasses.replace(job, group=jobs[0].group)) for job in jobs]
+    return [runs.create(job) for job in jobs]
 
 
 def resume(args: argparse.Namespace) -> int:

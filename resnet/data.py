@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 import zlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from resnet import cifar, shapes
 from resnet.datafiles import check_memory, check_size, read_folder, read_npz
+from resnet.files import cache_folder
 from resnet.photos import DataError
 
 __all__ = ["DATASETS", "DataError", "Dataset", "available", "crop", "data_folder", "download_cifar10", "draw_crops"]
@@ -154,13 +154,7 @@ def data_folder() -> Path:
     """Where data sets lie: $RESNET_DATA_DIR, or resnet-explorer/data in the user's cache folder."""
     if own := os.environ.get("RESNET_DATA_DIR"):
         return Path(os.path.expanduser(own))
-    if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "resnet-explorer" / "data"
+    return cache_folder() / "data"
 
 
 def available() -> list[str]:
@@ -191,14 +185,24 @@ def load(name: str, size: int | None = None, train: int | None = None) -> Datase
 
 def load_offered(name: str, size: int | None = None, train: int | None = None) -> Dataset:
     """As `load`, but only what `available` lists: no path leads out of `data_folder`."""
-    offered = available()
-    if name not in offered:
-        raise DataError(f"There is no data set {name!r} here. Choose {', '.join(offered)}.")
+    check_offered(name)
     return load(name, size, train)
 
 
+def check_offered(name: str) -> None:
+    """DataError for a name that `available` does not list."""
+    offered = available()
+    if name not in offered:
+        raise DataError(f"There is no data set {name!r} here. Choose {', '.join(offered)}.")
+
+
+def path_of(name: str) -> Path:
+    """The path of a data set that `available` lists, else `name` as a path itself."""
+    return data_folder() / name if name in available() else Path(os.path.expanduser(name))
+
+
 def _read(name: str, size: int) -> Dataset:
-    path = data_folder() / name if name in available() else Path(os.path.expanduser(name))
+    path = path_of(name)
     try:
         if name and path.is_dir():
             return Dataset(name, **read_folder(path, size))

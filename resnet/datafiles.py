@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from resnet.photos import DataError, open_photo, photo_batch
@@ -224,6 +225,13 @@ def _stays(entry: os.DirEntry[str], root: Path) -> bool:
     return not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(root.resolve())
 
 
+def picture_files(folder: Path, root: Path) -> Iterator[Path]:
+    """The pictures directly in `folder`, in no order; links that lead out of `root` are left out."""
+    for entry in os.scandir(folder):
+        if entry.name.lower().endswith(SUFFIXES) and entry.is_file() and _stays(entry, root):
+            yield Path(entry.path)
+
+
 def _split(root: Path) -> dict[str, dict[str, list[Path]]]:
     """{"train" and "test": {class: files}}; without a split, every 5th picture of each class is a test picture."""
     folders = {path.name: path for path in class_folders(root)}
@@ -248,12 +256,10 @@ def _split(root: Path) -> dict[str, dict[str, list[Path]]]:
 def _classes(folders: list[Path], root: Path, budget: Iterator[int]) -> dict[str, list[Path]]:
     classes: dict[str, list[Path]] = {}
     for folder in folders:
-        for entry in os.scandir(folder):
-            if not entry.name.lower().endswith(SUFFIXES) or not entry.is_file() or not _stays(entry, root):
-                continue
+        for path in picture_files(folder, root):
             if next(budget, None) is None:
                 raise DataError(f"{root.name} has more than {MAX_IMAGES:,} pictures. Use fewer.")
-            classes.setdefault(folder.name, []).append(Path(entry.path))
+            classes.setdefault(folder.name, []).append(path)
     return {name: sorted(paths) for name, paths in classes.items()}
 
 
@@ -270,10 +276,15 @@ def _read_files(paths: list[Path], root: Path, size: int) -> Tensor:
 
 
 def _read_file(path: Path, root: Path, size: int) -> Tensor:
+    return photo_batch(open_picture(path, root, at_least=2 * size), size)
+
+
+def open_picture(path: Path, root: Path, at_least: int) -> Image.Image:
+    """`open_photo` for a file below `root`, which the DataError then names."""
     try:
         if path.stat().st_size > MAX_FILE:
             raise DataError(f"This file has more than {MAX_FILE // 2**20} MiB.")
-        return photo_batch(open_photo(path.read_bytes(), at_least=2 * size), size)
+        return open_photo(path.read_bytes(), at_least=at_least)
     except DataError as error:
         raise DataError(f"{path.relative_to(root)}: {error}") from None
     except OSError as error:

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -12,6 +10,8 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+
+from resnet.files import cache_folder
 
 MARGIN = 1.1  # bf16 has to be so many times faster than fp32
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -29,6 +29,17 @@ def has_bf16(device: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_bf16_supported()
     return kind == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def autocast(device: torch.device | str, precision: str) -> torch.autocast:
+    """bf16 where it is wanted; "auto" has to be chosen before (`pick_precision`) and counts as fp32."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=DTYPES.get(precision) == torch.bfloat16)
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize()
 
 
 def device_name(device: str) -> str:
@@ -92,18 +103,6 @@ def median_seconds(step: Callable[[], object], device: str, rounds: int = 5) -> 
     for _ in range(rounds + 2):
         clock = time.perf_counter()
         step()
-        if torch.device(device).type != "cpu":
-            torch.accelerator.synchronize()
+        wait(device)
         times.append(time.perf_counter() - clock)
     return sorted(times[2:])[rounds // 2]
-
-
-def cache_folder() -> Path:
-    """resnet-explorer in the user's cache folder."""
-    if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "resnet-explorer"

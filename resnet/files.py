@@ -38,3 +38,14 @@ def _replace(part: Path, path: Path, patience_s: float = 2) -> None:
             if sys.platform != "win32" or time.monotonic() > end:
                 raise
         time.sleep(0.02)
+
+
+def cache_folder() -> Path:
+    """resnet-explorer in the user's cache folder."""
+    if sys.platform == "win32":
+        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        cache = Path.home() / "Library" / "Caches"
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "resnet-explorer"

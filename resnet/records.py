@@ -49,14 +49,14 @@ class Records:
         return [str(name) for name in layers] if isinstance(layers, list) else []
 
     def record_type(self) -> np.dtype:
-        columns = [(name, "<f4") for name in ("loss", "accuracy", "lr", "seconds")]
-        by_layer = [(name, "<f4", (len(self.layers),)) for name in ("norms", "updates")]
+        columns, layers = [(name, "<f4") for name in ("loss", "accuracy", "lr", "seconds")], len(self.layers)
+        by_layer = [(name, "<f4", (layers,)) for name in ("norms", "updates")]
         return np.dtype([("step", "<i4"), *columns, ("batch", "<u4"), *by_layer])
 
     def steps(self) -> np.ndarray:
         """All whole step records, a structured array in step order; the columns are those of `StepRecord`."""
         kind = self.record_type()
-        if not self.layers:
+        if not kind["norms"].shape[0]:
             return np.empty(0, kind)  # without info.json nobody knows a record's size
         return _whole_rows(self.path / "steps.bin", kind)
 

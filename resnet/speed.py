@@ -5,7 +5,6 @@ Generators, so that a page can show each result so far and stop: the last one is
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -15,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
+from resnet.devices import DTYPES, autocast, wait
 from resnet.model import build, memory_format
 from resnet.profiler import FLOPS_PER_MAC, Row, profile, stage_of
 from resnet.spec import NetSpec
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WARM_UP = 2  # runs: the first ones choose kernels and fill caches
 MAX_SECONDS = 600.0
 
@@ -86,16 +85,6 @@ def _check(batch: int, device: str, precision: str, seconds: float) -> None:
         raise SpeedError(f"The device must be one of this machine. Received {device!r}. Choose {found}.")
 
 
-def _wait(device: str) -> None:
-    """Until the device has done what it was given."""
-    if device != "cpu":
-        torch.accelerator.synchronize()
-
-
-def _casting(device: str, precision: str) -> AbstractContextManager[object]:
-    return torch.autocast(device, DTYPES[precision]) if precision != "fp32" else nullcontext()
-
-
 def _place(module: nn.Module, shape: tuple[int, ...], batch: int, device: str) -> tuple[nn.Module, Tensor]:
     """The module in eval mode and noise for it, both in the layout that convolutions are fastest in."""
     layout = memory_format(module)
@@ -116,10 +105,10 @@ def latencies(
     module, images = _place(build(net, device=device) if isinstance(net, NetSpec) else net, input_shape, batch, device)
     times: list[float] = []
     for run in range(-WARM_UP, 10**9):
-        with torch.no_grad(), _casting(device, precision):  # closed while the caller has the result
+        with torch.no_grad(), autocast(device, precision):  # closed while the caller has the result
             start = time.perf_counter()
             module(images)
-            _wait(device)
+            wait(device)
         if run >= 0:
             times.append(time.perf_counter() - start)
             yield Latency(batch, device, precision, torch.get_num_threads(), tuple(times))
@@ -187,11 +176,11 @@ def rooflines(
     times: dict[str, list[float]] = {stage: [] for stage in stages}
     for run in range(-WARM_UP, 10**9):
         x = images
-        with torch.no_grad(), _casting(device, precision):
+        with torch.no_grad(), autocast(device, precision):
             for stage, part in stages.items():
                 start = time.perf_counter()
                 x = part(x)
-                _wait(device)
+                wait(device)
                 times[stage] += [time.perf_counter() - start] if run >= 0 else []
         if run >= 0:
             yield _table({stage: float(np.median(t)) for stage, t in times.items()}, rows, batch, precision, limits)

@@ -15,9 +15,8 @@ from torch.utils.data import Dataset as Indexed
 
 from resnet import distributed
 from resnet.batches import TEST_BATCH, generator, moments, seed_of, steps_per_epoch
-from resnet.data import DataError, Dataset, available, data_folder, normalise
-from resnet.datafiles import MAX_FILE, SUFFIXES, check_size, class_folders
-from resnet.photos import open_photo
+from resnet.data import DataError, Dataset, check_offered, normalise, path_of
+from resnet.datafiles import check_size, class_folders, open_picture, picture_files
 from resnet.recipes import Recipe, RecipeError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of RGB in 0..1
@@ -81,9 +80,9 @@ def open_folder(
     `name` is one that `available` lists, or a path where `only_offered` is false. DataError with a sentence.
     """
     check_size(size or DEFAULT_SIZE)
-    if only_offered and name not in available():
-        raise DataError(f"There is no data set {name!r} here. Choose {', '.join(available())}.")
-    root = (data_folder() / name if name in available() else Path(name).expanduser()).resolve()
+    if only_offered:
+        check_offered(name)
+    root = path_of(name).resolve()
     try:
         parts = {path.name: path for path in class_folders(root)}
         held_out = parts.get("val") or parts.get("test")
@@ -108,9 +107,8 @@ def _listed(part: Path, root: Path, names: tuple[str, ...]) -> tuple[np.ndarray,
     for folder in class_folders(part):
         if folder.name not in names:
             raise DataError(f"{part.name} has pictures of {folder.name}, and train has none. Add some, or remove them.")
-        entries = (entry for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES) and entry.is_file())
-        inside = (e.name for e in entries if not e.is_symlink() or Path(e.path).resolve().is_relative_to(root))
-        found = [os.fsencode(f"{part.name}/{folder.name}/{name}") for name in sorted(inside)]
+        inside = sorted(path.name for path in picture_files(folder, root))
+        found = [os.fsencode(f"{part.name}/{folder.name}/{name}") for name in inside]
         files, labels = files + found, labels + [names.index(folder.name)] * len(found)
     if len(names) < 2 or not files:
         raise DataError(f"{part.name} must hold PNG, JPEG or WebP pictures in folders of two or more classes.")
@@ -140,14 +138,9 @@ class Pictures(Indexed[Tensor | str]):
         epoch, index = key
         name = os.fsdecode((self.test_files if epoch == TEST else self.files)[index])
         try:
-            path = self.root / name
-            if path.stat().st_size > MAX_FILE:
-                raise DataError(f"This file has more than {MAX_FILE // 2**20} MiB.")
-            photo = open_photo(path.read_bytes(), at_least=DECODED * self.size)
+            photo = open_picture(self.root / name, self.root, at_least=DECODED * self.size)
         except DataError as error:
-            return f"{name}: {error}"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror or error})."
+            return str(error)
         if epoch == TEST:
             return self.centred(photo)
         with torch.random.fork_rng(devices=[]):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from resnet import distributed
 from resnet.batches import Feed, seed_of
-from resnet.devices import DTYPES
+from resnet.devices import autocast
 from resnet.layers import StochasticDepth
 from resnet.model import memory_format, weight_layers
 from resnet.recipes import Recipe
@@ -238,7 +238,10 @@ def _cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def fit(state: State, feed: Feed, recipe: Recipe) -> Iterator[list[StepRecord] | EpochRecord | None]:
+Progress = list[StepRecord] | EpochRecord | None  # what `fit` gives
+
+
+def fit(state: State, feed: Feed, recipe: Recipe) -> Iterator[Progress]:
     """Train from state.step to the end: records of one step or several, one per epoch, None between test batches.
 
     `state` is always that of the last record given. Raises DivergedError, before the weights take the step, where
@@ -288,11 +291,6 @@ def _diverged(record: StepRecord, recipe: Recipe) -> DivergedError:
         what, value = "A gradient", float(record.norms.sum())
     words = f"{value}" if not math.isfinite(value) else "infinite"  # that of a norm layer, which is not recorded
     return DivergedError(f"{what} became {words} at step {record.step}. Try a learning rate below {recipe.lr:g}.")
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 where it is wanted; "auto" has to be chosen before (`devices.pick_precision`) and counts as fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=DTYPES.get(precision) == torch.bfloat16)
 
 
 def evaluate(state: State, feed: Feed, recipe: Recipe) -> Iterator[EpochRecord | None]:

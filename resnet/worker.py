@@ -21,7 +21,7 @@ from resnet import distributed
 from resnet.batches import Feed, Resident, moments
 from resnet.codes import to_code
 from resnet.data import DataError, Dataset, load, load_offered
-from resnet.devices import device_name, devices, median_seconds, pick_precision
+from resnet.devices import autocast, device_name, devices, median_seconds, pick_precision
 from resnet.files import DISK_FULL, replace_file, sync_file
 from resnet.model import ResNet, build, memory_format, weight_layers
 from resnet.recipes import Recipe, RecipeError
@@ -29,7 +29,7 @@ from resnet.records import CONFIDENCE, SAMPLE_SIZE, sample_rows
 from resnet.runs import ACTIVE, Job, Run, RunError, Status, place_in_line, threads_for
 from resnet.spec import plain_twin
 from resnet.streaming import Folder, Streaming, open_folder
-from resnet.trainer import DivergedError, EpochRecord, State, StepRecord, autocast, fit
+from resnet.trainer import DivergedError, EpochRecord, Progress, State, StepRecord, fit
 
 CHECKPOINT_EVERY_S = 20
 LOCK_PATIENCE_S = 10  # outlasts the instants for which readers hold the lock
@@ -261,7 +261,7 @@ def _precision(job: Job, recipe: Recipe, device: str) -> str:
         model = model.to(memory_format=memory_format(model))
 
         def step() -> None:
-            with autocast(torch.device(device), precision):
+            with autocast(device, precision):
                 logits = model(images)
             logits.float().square().mean().backward()
 
@@ -325,23 +325,26 @@ def _some_tests(data: Dataset | Folder) -> Dataset:
     return dataclasses.replace(data, train_images=data.train_images[:1], test_images=data.test_images[rows])
 
 
-Records = Iterator[list[StepRecord] | EpochRecord | None]
-
-
 def _record(
-    run: Run, watch: _Watch, state: State, records: Records, before: tuple[int, int], epochs: float, status: Status
+    run: Run,
+    watch: _Watch,
+    state: State,
+    records: Iterator[Progress],
+    before: tuple[int, int],
+    epochs: float,
+    status: Status,
 ) -> Status:
     """Append what `fit` yields until it ends or a request comes.
 
     Steps recorded after the checkpoint by a worker that was killed are run again but not written again: the
     training is deterministic, so nothing recorded is lost or doubled.
     """
-    recorded, tested = before
+    kind, (recorded, tested) = run.record_type(), before
     saved, ended = time.monotonic(), "finished"
     kept = {1, *(math.ceil(epochs * share) for share in (0.25, 0.5, 0.75))}
     for record in records:
         if isinstance(record, list):
-            _append_steps(run, [step for step in record if step.step > recorded])
+            _append_steps(run, kind, [step for step in record if step.step > recorded])
         elif isinstance(record, EpochRecord) and record.epoch > tested:
             _append_test(run, record)
         if status.phase != (phase := "training" if record else "testing"):
@@ -365,8 +368,8 @@ def weights_of(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return weights | averages  # counters are not averaged
 
 
-def _append_steps(run: Run, steps: list[StepRecord]) -> None:
-    rows = np.array([tuple(vars(step).values()) for step in steps], run.record_type())
+def _append_steps(run: Run, kind: np.dtype, steps: list[StepRecord]) -> None:
+    rows = np.array([tuple(vars(step).values()) for step in steps], kind)
     _append(run.path / "steps.bin", rows.tobytes())
 
 

@@ -191,13 +191,13 @@ def test_memory_holds_a_few_batches_not_the_folder(monkeypatch: pytest.MonkeyPat
     with pytest.raises(DataError, match="33 pictures at 16 x 16 pixels take"):
         load("zoo", SIZE)
     opened: list[int] = []
-    original = streaming.open_photo
+    original = datafiles.open_photo
 
     def counting(raw: bytes, at_least: int) -> Image.Image:
         opened.append(len(raw))
         return original(raw, at_least)
 
-    monkeypatch.setattr(streaming, "open_photo", counting)
+    monkeypatch.setattr(datafiles, "open_photo", counting)
     batches = feed_of(open_folder("zoo", SIZE)).inputs(0, 6)
     assert opened == []
     for number in range(1, 7):
@@ -222,7 +222,7 @@ def test_a_damaged_picture_is_named(folder: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_named_before_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "MAX_FILE", 10)
+    monkeypatch.setattr(datafiles, "MAX_FILE", 10)
     with pytest.raises(DataError, match="This file has more than"):
         steps(feed_of(open_folder("zoo", SIZE)), 0, 1)
 
@@ -277,8 +277,8 @@ def test_a_streaming_run_stopped_in_an_epoch_ends_as_one_that_never_was(monkeypa
     run = runs.create(job())
     append = worker._append_steps
 
-    def pausing(run: Run, steps: list) -> None:
-        append(run, steps)
+    def pausing(run: Run, kind: np.dtype, steps: list) -> None:
+        append(run, kind, steps)
         if steps and steps[-1].step == 8:  # the second of the second epoch
             run.request("pause")
 
