@@ -7,7 +7,7 @@ run: .venv/app.stamp
 	$(BIN)/streamlit run app.py
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

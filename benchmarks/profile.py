@@ -1,10 +1,11 @@
-"""Our profile of every preset beside torchinfo and fvcore on the same net: `python benchmarks/profile.py [rounds]`.
+"""Our profile of presets beside torchinfo and fvcore on the same net: `python benchmarks/profile.py --help`.
 
 Each of the three starts from the description of the net, so building it is in all three times. Ours and torchinfo's
 nets are on the meta device; fvcore traces with torch.jit, which cannot run there, so its net is on the CPU, with memory
 for its weights but no values. Rounds are interleaved; a ratio is the other's median / ours.
 """
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -76,12 +77,12 @@ def one_block_each(spec: NetSpec) -> NetSpec:
     return replace(spec, stages=tuple(replace(stage, blocks=1) for stage in spec.stages))
 
 
-def main(rounds: int) -> None:
+def main(nets: list[str], rounds: int) -> None:
     print(f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {rounds} interleaved rounds")
     print(f"{'net':24} {'ours: median (range) s':>28} {'torchinfo':>24} {'fvcore':>24}   ratios")
     ratios, slow = {}, []
-    for name, spec in PRESETS.items():
-        times = measure(spec, rounds)
+    for name in nets:
+        times = measure(PRESETS[name], rounds)
         medians = {who: statistics.median(values) for who, values in times.items()}
         cells = [f"{medians[who]:.3f} ({min(t):.3f}-{max(t):.3f})" for who, t in times.items()]
         ratios[name] = {who: round(medians[who] / medians["ours"], 2) for who in PROFILERS if who != "ours"}
@@ -95,4 +96,9 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--nets", nargs="+", default=list(PRESETS), choices=list(PRESETS), metavar="NET", help="presets"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    main(**vars(parser.parse_args()))

@@ -31,8 +31,9 @@ from resnet import runs, trainer
 from resnet.batches import Resident
 from resnet.curves import Digest, curves, follow, heat, strip
 from resnet.data import DataError, Dataset, load
-from resnet.devices import device_name, devices, median_seconds, pick_precision
+from resnet.devices import device_name, devices, wait
 from resnet.model import build, memory_format
+from resnet.prepare import precision_for
 from resnet.profiler import FLOPS_PER_MAC, profile
 from resnet.recipes import RECIPES, Recipe
 from resnet.spec import PRESETS, NetSpec, cifar
@@ -109,11 +110,6 @@ def without_norms(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> 
     return contender
 
 
-def wait(device: str) -> None:
-    if device != "cpu":
-        torch.accelerator.synchronize()
-
-
 def chunk(contender: Contender, steps: int, device: str) -> float:
     """Seconds a step."""
     settled = done = 0
@@ -145,14 +141,6 @@ def ratios(slow: list[float], fast: list[float]) -> list[float]:
 
 def spread(values: list[float], form: str = ".2f") -> str:
     return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-def precision_for(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> str:
-    def seconds(precision: str) -> float:
-        contender = ours(spec, data, dataclasses.replace(recipe, precision=precision), device)
-        return median_seconds(lambda: next(contender), device)
-
-    return pick_precision("auto", device, f"benchmark {spec.name} {recipe.batch}", seconds)
 
 
 def compare(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Namespace) -> dict[str, list[float]]:
@@ -283,7 +271,7 @@ def main(args: argparse.Namespace) -> None:
     for name in args.nets:
         spec = PRESETS[name] if name in PRESETS else cifar(int(name.removeprefix("ResNet-")))
         images, recipe = data.resized(spec.image_size), Recipe(epochs=1000, batch=args.batch)
-        recipe = dataclasses.replace(recipe, precision=precision_for(spec, images, recipe, args.device))
+        recipe = dataclasses.replace(recipe, precision=precision_for(spec, recipe, args.device))
         limits = {precision: ceilings(args.device, precision) for precision in {"fp32", recipe.precision}}
         times = compare(spec, images, recipe, args)
         report(spec, recipe, times, limits)

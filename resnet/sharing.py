@@ -14,10 +14,11 @@ from resnet.batches import Resident
 from resnet.data import Dataset
 from resnet.files import replace_file
 from resnet.model import memory_format
+from resnet.prepare import check_net
 from resnet.recipes import Recipe
 from resnet.runs import ACTIVE, Run, RunError
 from resnet.trainer import State, evaluate
-from resnet.worker import check_net, load_model
+from resnet.worker import load_model
 
 COPIED = ("run.json", "info.json", "tests.json", "steps.bin", "epochs.jsonl", "predictions.bin", "test.npz")
 

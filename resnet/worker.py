@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +18,16 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from resnet import distributed
-from resnet.batches import Feed, Resident, moments
-from resnet.codes import to_code
-from resnet.data import DataError, Dataset, load, load_offered
-from resnet.devices import autocast, device_name, devices, median_seconds, pick_precision
+from resnet.batches import moments
+from resnet.data import DataError, Dataset
+from resnet.devices import device_name
 from resnet.files import DISK_FULL, replace_file, sync_file
-from resnet.model import ResNet, build, memory_format, weight_layers
+from resnet.model import ResNet, build, weight_layers
+from resnet.prepare import prepare, take_device
 from resnet.recipes import Recipe, RecipeError
 from resnet.records import CONFIDENCE, SAMPLE_SIZE, sample_rows
-from resnet.runs import ACTIVE, Job, Run, RunError, Status, place_in_line, threads_for
-from resnet.spec import plain_twin
-from resnet.streaming import Folder, Streaming, open_folder
+from resnet.runs import ACTIVE, Run, RunError, Status, place_in_line
+from resnet.streaming import Folder
 from resnet.trainer import DivergedError, EpochRecord, Progress, State, StepRecord, fit
 
 CHECKPOINT_EVERY_S = 20
@@ -37,14 +36,6 @@ STOP_PATIENCE_S = 3  # for a step to end before a stop ends the process
 TOLD = (DataError, RecipeError, DivergedError, RunError)  # errors that are a sentence for a person
 OUT_OF_MEMORY = "The device ran out of memory. Try a smaller batch, smaller images or a smaller net."
 log = logging.getLogger(__name__)
-
-
-def load_data(job: Job) -> Dataset:
-    """The job's data set at its net's image size. DataError with a sentence, also where it does not fit into memory."""
-    if job.stream:
-        raise DataError(f"The pictures of {job.data} were streamed; they stay on the disk.")
-    read = load_offered if job.only_offered else load
-    return read(job.data, size=job.net.image_size, train=job.train_images)
 
 
 def load_model(run: Run, epoch: int | None = None) -> ResNet:
@@ -143,8 +134,8 @@ def help_with(run: Run) -> str:
     Gives the state that the run ends in.
     """
     try:
-        device = _device(run.job)
-        _, recipe, feed, state = _prepare(run.job, device, "")
+        device = take_device(run.job)
+        _, recipe, feed, state = prepare(run.job, device, "")
         _spread(state)
         for _ in fit(state, feed, recipe):
             if (wish := distributed.agreed(lambda: None)) is not None:
@@ -177,13 +168,13 @@ def _failed(run: Run, message: str) -> Status:
 
 
 def _train(run: Run, watch: _Watch, status: Status) -> Status:
-    device = _device(run.job)
+    device = take_device(run.job)
     if (wish := _wait_for_turn(run, watch, dataclasses.replace(status, device=device))) is not None:
         return dataclasses.replace(status, state=wish)
     status = dataclasses.replace(status, state="running", phase="loading data", device=device)
     run.write_status(status)
     before = str(run.info.get("precision") or "") if len(run.steps()) else ""
-    data, recipe, feed, state = _prepare(run.job, device, before)
+    data, recipe, feed, state = prepare(run.job, device, before)
     _check_same(run, data)
     _note_info(run, data, list(weight_layers(state.model)), recipe, device)
     recorded = run.cut_torn()
@@ -192,34 +183,6 @@ def _train(run: Run, watch: _Watch, status: Status) -> Status:
     steps, phase = recipe.total_steps(feed.per_epoch), "compiling" if recipe.compile else "training"
     status = run.write_status(dataclasses.replace(status, steps=steps, phase=phase))
     return _record(run, watch, state, fit(state, feed, recipe), recorded, steps / feed.per_epoch, status)
-
-
-def _device(job: Job) -> str:
-    """The job's device, with its number of threads; RunError where this machine has none."""
-    device = devices()[0] if job.device == "auto" else job.device
-    if device not in devices():
-        raise RunError(f"This machine has no device {device!r}. It has {', '.join(devices())}.")
-    if job.threads > 0:
-        torch.set_num_threads(min(job.threads, threads_for(1)))
-    return device
-
-
-def _prepare(job: Job, device: str, before: str) -> tuple[Dataset | Folder, Recipe, Feed, State]:
-    """What the job trains, at its first step; `before` is the precision that it began with, if it did."""
-    data, recipe = _source(job), Recipe(**job.recipe)
-    check_net(job, data)
-    precision = distributed.agreed(lambda: before or _precision(job, recipe, device))
-    recipe = dataclasses.replace(recipe, precision=precision)
-    model = build(job.net, recipe.seed, device)
-    kind: Callable[..., Feed] = Streaming if isinstance(data, Folder) else Resident
-    feed = kind(data, recipe, torch.device(device), memory_format(model))
-    return data, recipe, feed, State(model, recipe)
-
-
-def _source(job: Job) -> Dataset | Folder:
-    if job.stream:
-        return open_folder(job.data, job.net.image_size, job.train_images, job.only_offered)
-    return load_data(job)
 
 
 def _spread(state: State) -> None:
@@ -248,36 +211,6 @@ def _load_checkpoint(run: Run, state: State, recorded: tuple[int, int], per_epoc
     device = str(next(state.model.parameters()).device)
     with safe_open(run.path / "checkpoint.safetensors", "pt", device) as file:
         state.load({name: file.get_tensor(name) for name in file.keys()}, step)  # noqa: SIM118
-
-
-def _precision(job: Job, recipe: Recipe, device: str) -> str:
-    """The precision that the net's plain twin is faster in: twins get the same."""
-    twin = plain_twin(job.net)
-
-    def seconds(precision: str) -> float:
-        model = build(twin, device=device).train()
-        images = torch.rand(recipe.batch, twin.in_channels, twin.image_size, twin.image_size, device=device)
-        images = images.contiguous(memory_format=memory_format(model))
-        model = model.to(memory_format=memory_format(model))
-
-        def step() -> None:
-            with autocast(device, precision):
-                logits = model(images)
-            logits.float().square().mean().backward()
-
-        return median_seconds(step, device)
-
-    return pick_precision(recipe.precision, device, f"{to_code(twin)} {recipe.batch}", seconds)
-
-
-def check_net(job: Job, data: Dataset | Folder) -> None:
-    """RunError where the job's net cannot read the data."""
-    net = job.net
-    if (data.channels, data.classes) != (net.in_channels, net.classes):
-        raise RunError(
-            f"The net reads {net.in_channels} channels and tells {net.classes} classes apart; "
-            f"{data.name} has {data.channels} channels and {data.classes} classes."
-        )
 
 
 def _check_same(run: Run, data: Dataset | Folder) -> None:

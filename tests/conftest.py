@@ -1,6 +1,7 @@
 """What all tests share: runs of their own, and real CIFAR-10 where this machine has it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from resnet import runs
 from resnet.data import data_folder
+from tests import tiny
 
 if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1:
     torch.set_num_threads(max(1, torch.get_num_threads() // (processes + 1)))
@@ -29,3 +31,36 @@ def cifar10() -> Path:
             pytest.fail(f"RESNET_REQUIRE_CIFAR10 is set, and there is no {path}")
         pytest.skip(f"no {path}")
     return path
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only data set is tiny.npz (`tiny.write_data`)."""
+    monkeypatch.setenv("RESNET_DATA_DIR", str(tmp_path / "data"))
+    return tiny.write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def threads_back() -> Iterator[None]:
+    """A worker in the test's own process sets PyTorch's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_worker_left() -> Iterator[None]:
+    yield
+    for child in runs._children.values():
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    runs._children.clear()

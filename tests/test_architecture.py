@@ -49,11 +49,15 @@ ALLOWED: dict[str, set[str]] = {
     "streaming": {"batches", "data", "datafiles", "distributed", "photos", "recipes"},
     "trainer": {"batches", "devices", "distributed", "layers", "model", "recipes"},
     "runs": {"codes", "files", "records", "spec"},
-    "sharing": {"batches", "data", "files", "model", "recipes", "runs", "trainer", "worker"},
+    "prepare": {
+        *{"batches", "codes", "data", "devices", "distributed", "model", "recipes", "runs", "spec", "streaming"},
+        "trainer",
+    },
     "worker": {
-        *{"batches", "codes", "data", "devices", "distributed", "files", "model", "recipes", "records", "runs", "spec"},
+        *{"batches", "data", "devices", "distributed", "files", "model", "prepare", "recipes", "records", "runs"},
         *{"streaming", "trainer"},
     },
+    "sharing": {"batches", "data", "files", "model", "prepare", "recipes", "runs", "trainer", "worker"},
     "curves": set(),
     "gradients": set(),
     "saliency": set(),

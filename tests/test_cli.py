@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,24 +17,13 @@ from resnet.__main__ import main
 from resnet.codes import from_code
 from resnet.model import build
 from resnet.recipes import RECIPES
+from tests.tiny import TINY_CODE
 
 ROOT = Path(__file__).parent.parent
-TINY = "ResNet-20~stages.1x4s1-1x8s2~stem_width.4"
-TRAIN = ["train", "--net", TINY, "--data", "tiny.npz", "--batch", "8", "--device", "cpu", "--threads", "1"]
+TRAIN = ["train", "--net", TINY_CODE, "--data", "tiny.npz", "--batch", "8", "--device", "cpu", "--threads", "1"]
 
 
-@pytest.fixture(autouse=True)
-def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Holds tiny.npz: 64 training and 40 test images of 8 pixels, 3 classes."""
-    draw, fields = np.random.default_rng(0), {}
-    for part, count in (("train", 64), ("test", 40)):
-        fields[f"{part}_images"] = draw.integers(0, 256, (count, 8, 8, 3), np.uint8)
-        fields[f"{part}_labels"] = np.arange(count) % 3
-    folder = tmp_path / "data"
-    folder.mkdir()
-    np.savez(folder / "tiny.npz", **fields)  # type: ignore[arg-type]
-    monkeypatch.setenv("RESNET_DATA_DIR", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("tiny_data")
 
 
 def test_profile_prints_the_published_costs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,10 +114,16 @@ def test_train_finishes_and_the_run_shows_up(capsys: pytest.CaptureFixture[str])
     assert "there is nothing to start" in capsys.readouterr().err
 
 
+def heed_sigint() -> None:
+    """What a background job of a shell starts ignores the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_pauses_the_run() -> None:
     command = [sys.executable, "-m", "resnet", *TRAIN, "--epochs", "1000"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_sigint) as process:
         end = time.monotonic() + 90
         while not any(len(run.steps()) for run in runs.all_runs()):
             assert process.poll() is None
@@ -154,18 +148,18 @@ def test_profile_counts_as_others_do_and_knows_relatives(capsys: pytest.CaptureF
 
 
 def test_export_writes_a_file_with_the_weights_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = build(from_code(TINY), seed=7)
+    model = build(from_code(TINY_CODE), seed=7)
     given, out = tmp_path / "given.safetensors", tmp_path / "out.safetensors"
     save_file(model.state_dict(), given)
-    assert main(["export", TINY, "weights", "--weights", str(given), "--out", str(out)]) == 0
+    assert main(["export", TINY_CODE, "weights", "--weights", str(given), "--out", str(out)]) == 0
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in load_file(out).items())
     assert main(["export", "ResNet-20", "weights", "--weights", str(given), "--out", str(out)]) == 2
     told = capsys.readouterr().err
     assert "layer2.0.conv1.weight" in told
     assert "does not hold the weights of ResNet-20" in told
     given.write_bytes(b"no weights")
-    assert main(["export", TINY, "weights", "--weights", str(given), "--out", str(out)]) == 2
+    assert main(["export", TINY_CODE, "weights", "--weights", str(given), "--out", str(out)]) == 2
     assert "no whole file of weights" in capsys.readouterr().err
     source = tmp_path / "net.py"
-    assert main(["export", TINY, "pytorch", "--out", str(source)]) == 0
+    assert main(["export", TINY_CODE, "pytorch", "--out", str(source)]) == 0
     compile(source.read_text(), "net.py", "exec")

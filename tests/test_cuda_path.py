@@ -18,22 +18,13 @@ from resnet.batches import Resident
 from resnet.data import Dataset
 from resnet.model import ResNet, build, memory_format
 from resnet.recipes import Recipe
-from resnet.spec import PRESETS, NetSpec, StageSpec, cifar
+from resnet.spec import PRESETS, NetSpec
 from resnet.trainer import Capture, DivergedError, EpochRecord, State, Step, StepRecord, fit
+from tests.tiny import TINY, same
 
-TINY = dataclasses.replace(
-    cifar(8), stages=(StageSpec(1, 4, 1), StageSpec(1, 8, 2)), stem_width=4, classes=3, image_size=8
-)
 RECIPE = Recipe(epochs=2, batch=8, seed=3, precision="fp32", ema=0.6, label_smoothing=0.1)
 PER_EPOCH = 7
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -206,10 +197,6 @@ def trained(state: State, data: Dataset, recipe: Recipe = RECIPE) -> Iterator[li
 
 def flat(records: list) -> list:
     return [figures(one) for record in records for one in (record if isinstance(record, list) else [record])]
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("limit", [1, 5])

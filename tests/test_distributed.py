@@ -17,39 +17,26 @@ from torch import nn
 from resnet import distributed, runs, worker
 from resnet.recipes import Recipe, RecipeError
 from resnet.runs import Run
+from tests.tiny import TINY_CODE, write_data
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-NET = "ResNet-20~stages.1x4s1-1x8s2~stem_width.4"
 RECIPE = Recipe(epochs=6, batch=8, lr=0.02, label_smoothing=0.1, ema=0.9, flip_test=True, precision="fp32")
 OPTIONS = ["--epochs", "6", "--batch", "8", "--lr", "0.02", "--label-smoothing", "0.1", "--ema", "0.9"]
-TRAIN = ["train", "--net", NET, "--data", "tiny.npz", *OPTIONS, "--flip-test", "--precision", "fp32"]
+TRAIN = ["train", "--net", TINY_CODE, "--data", "tiny.npz", *OPTIONS, "--flip-test", "--precision", "fp32"]
 TRAIN += ["--device", "cpu", "--threads", "1"]
 STEPS = 48
 TOLERANCE = 3e-5  # relative, of sums in another order; 1e-5 was measured after 160 steps
 DEADLINE_S = 400  # for a busy machine
+pytestmark = pytest.mark.usefixtures("tiny_data")
 needs_proc = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
-
-
-def write_data(folder: Path) -> Path:
-    """tiny.npz: 64 training and 40 test images of 8 pixels, 3 classes."""
-    draw, fields = np.random.default_rng(0), {}
-    for part, count in (("train", 64), ("test", 40)):
-        fields[f"{part}_images"] = draw.integers(0, 256, (count, 8, 8, 3), np.uint8)
-        fields[f"{part}_labels"] = np.arange(count) % 3
-    np.savez(folder / "tiny.npz", **fields)  # type: ignore[arg-type]
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESNET_DATA_DIR", str(write_data(tmp_path)))
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """A residual run and its plain twin that two processes trained one after the other."""
-    folder = write_data(tmp_path_factory.mktemp("pair"))
+    folder = tmp_path_factory.mktemp("pair")
+    write_data(folder)
     own = os.environ | {"RESNET_DATA_DIR": str(folder), "RESNET_RUNS_DIR": str(folder / "runs")}
     program = [*TORCHRUN, "-m", "resnet", *TRAIN, "--twin"]
     ended = subprocess.run(program, cwd=ROOT, env=own, capture_output=True, text=True, timeout=DEADLINE_S)

@@ -8,34 +8,32 @@ import pytest
 from resnet import runs
 from resnet.recipes import Recipe
 from resnet.runs import Run
-from resnet.spec import cifar, plain_twin
+from resnet.spec import NetSpec, cifar, plain_twin
 
 pytestmark = pytest.mark.slow
 
 
-def race(depth: int, recipe: Recipe, train_images: int, size: int = 32) -> tuple[Run, Run]:
-    """A residual net and its plain twin, trained side by side to the end with half the cores each."""
-    net = replace(cifar(depth), image_size=size)
-    residual, plain = runs.start_race([net, plain_twin(net)], "cifar10", vars(recipe), train_images)
-    *_, statuses = runs.wait([residual, plain])
-    assert [status.state for status in statuses] == ["finished", "finished"], statuses
-    return residual, plain
+def race(nets: list[NetSpec], recipe: Recipe, train_images: int) -> list[Run]:
+    """Trained side by side to the end, with the cores shared among them."""
+    started = runs.start_race(nets, "cifar10", vars(recipe), train_images)
+    *_, statuses = runs.wait(started)
+    assert {status.state for status in statuses} == {"finished"}, statuses
+    return started
 
 
 def test_300_steps_bring_resnet20_below_a_loss_of_1_6(cifar10: Path) -> None:
-    residual, plain = race(20, Recipe(epochs=1), train_images=300 * 128)
-    losses = [run.steps()["loss"] for run in (residual, plain)]
-    assert [len(loss) for loss in losses] == [300, 300]
-    end = [float(loss[-20:].mean()) for loss in losses]
-    print(f"mean training loss of the last 20 of 300 steps: ResNet-20 {end[0]:.3f}, plain-20 {end[1]:.3f}")
-    assert end[0] < 1.6
-    assert end[0] < end[1]
+    [run] = race([cifar(20)], Recipe(epochs=1), train_images=300 * 128)
+    loss = run.steps()["loss"]
+    assert len(loss) == 300
+    print(f"mean training loss of the last 20 of 300 steps: {loss[-20:].mean():.3f}")
+    assert loss[-20:].mean() < 1.6
 
 
 def test_a_minute_of_training_shows_the_degradation_at_56_layers(cifar10: Path) -> None:
     """10,000 images at 16 x 16 for 3 epochs; reference for this race on original pixels: 48 % and 20 %."""
-    residual, plain = race(56, Recipe(epochs=3, augment=False), train_images=10_000, size=16)
-    best, worst = (100 * run.epochs().test_accuracy.iloc[-1] for run in (residual, plain))
+    net = replace(cifar(56), image_size=16)
+    pair = race([net, plain_twin(net)], Recipe(epochs=3, augment=False), train_images=10_000)
+    best, worst = (100 * run.epochs().test_accuracy.iloc[-1] for run in pair)
     print(f"test accuracy after 3 epochs: ResNet-56 {best:.1f} %, plain-56 {worst:.1f} %")
     assert best > 38
     assert worst < 25

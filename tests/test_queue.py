@@ -14,22 +14,9 @@ import torch
 
 from resnet import runs, worker
 from resnet.runs import Run, RunError, Status
-from tests.test_runs import (  # noqa: F401 (fixtures)
-    DEADLINE_S,
-    LONG,
-    RECIPE,
-    TINY,
-    assert_equal_results,
-    child_of,
-    data_file,
-    job,
-    log_of,
-    no_worker_left,
-    threads_back,
-    uninterrupted,
-    until,
-)
+from tests.tiny import DEADLINE_S, LONG, RECIPE, TINY, assert_equal_results, child_of, job, log_of, uninterrupted, until
 
+pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back", "no_worker_left")
 ENDLESS = vars(LONG) | {"epochs": 1000}
 
 

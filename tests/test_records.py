@@ -7,7 +7,9 @@ import pytest
 
 from resnet.data import load
 from resnet.records import SAMPLES, Records, sample_rows
-from tests.test_runs import RECIPE, data_file, threads_back, uninterrupted  # noqa: F401 (fixtures)
+from tests.tiny import RECIPE, uninterrupted
+
+pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back")
 
 
 @pytest.mark.parametrize("images", [0, 1, 2, 39, 40, 41, 10_000])

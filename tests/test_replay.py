@@ -20,13 +20,11 @@ from resnet.paper import differences, published_error, recipe_name
 from resnet.recipes import RECIPES, Recipe
 from resnet.run_plots import Level, Line
 from resnet.runs import Job, Run, Status
-from resnet.spec import PRESETS, StageSpec, cifar, plain_twin
+from resnet.spec import PRESETS, plain_twin
 from resnet.worker import work
+from tests.tiny import TINY, write_data
 
 MAIN = Path(__file__).parent.parent / "pages" / "ui" / "main.py"
-TINY = dataclasses.replace(
-    cifar(8), stages=(StageSpec(1, 4, 1), StageSpec(1, 8, 2)), stem_width=4, classes=3, image_size=8
-)
 CLASSES = ("<b>cat</b>", "dog", "owl")
 EPOCHS = 3
 
@@ -34,12 +32,8 @@ EPOCHS = 3
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` and `runs`: a residual net and its plain twin after three epochs of 8 steps."""
-    folder, draw, fields = tmp_path_factory.mktemp("recorded"), np.random.default_rng(0), {}
-    for part, count in (("train", 64), ("test", 50)):
-        fields[f"{part}_images"] = draw.integers(0, 256, (count, 8, 8, 3), np.uint8)
-        fields[f"{part}_labels"] = np.arange(count) % 3
-    (folder / "data").mkdir()
-    np.savez(folder / "data" / "tiny.npz", class_names=np.array(CLASSES), **fields)  # type: ignore[arg-type]
+    folder = tmp_path_factory.mktemp("recorded")
+    write_data(folder / "data", test=50, class_names=np.array(CLASSES))
     recipe, threads = vars(Recipe(epochs=EPOCHS, batch=8, precision="fp32", ema=0.9)), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESNET_DATA_DIR", str(folder / "data"))

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,92 +20,11 @@ from resnet import runs, worker
 from resnet.model import build
 from resnet.recipes import Recipe
 from resnet.runs import Job, Run, RunError, Status
-from resnet.spec import PRESETS, StageSpec, cifar
+from resnet.spec import PRESETS
 from resnet.trainer import State
+from tests.tiny import DEADLINE_S, LONG, RECIPE, TINY, assert_equal_results, child_of, job, log_of, uninterrupted, until
 
-TINY = dataclasses.replace(
-    cifar(8), stages=(StageSpec(1, 4, 1), StageSpec(1, 8, 2)), stem_width=4, classes=3, image_size=8
-)
-RECIPE = Recipe(epochs=2, batch=8, precision="fp32")
-DEADLINE_S = 90
-
-
-@pytest.fixture(autouse=True)
-def data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """tiny.npz: 64 training and 40 test images of 8 pixels, 3 classes."""
-    draw = np.random.default_rng(0)
-    fields = {}
-    for part, count in (("train", 64), ("test", 40)):
-        fields[f"{part}_images"] = draw.integers(0, 256, (count, 8, 8, 3), np.uint8)
-        fields[f"{part}_labels"] = np.arange(count) % 3
-    (tmp_path / "data").mkdir()
-    np.savez(tmp_path / "data" / "tiny.npz", **fields)  # type: ignore[arg-type]
-    monkeypatch.setenv("RESNET_DATA_DIR", str(tmp_path / "data"))
-    return tmp_path / "data" / "tiny.npz"
-
-
-@pytest.fixture(autouse=True)
-def threads_back() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def no_worker_left() -> Iterator[None]:
-    yield
-    for child in runs._children.values():
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-    runs._children.clear()
-
-
-def job(**changes: Any) -> Job:
-    return dataclasses.replace(Job(TINY, "tiny.npz", vars(RECIPE), threads=1, device="cpu"), **changes)
-
-
-LONG = dataclasses.replace(RECIPE, epochs=20, batch=2)  # 32 steps each
-
-
-def until(what: Callable[[], object], seconds: float = DEADLINE_S) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
-
-
-def child_of(run: Run) -> subprocess.Popen:
-    return [child for (path, _), child in runs._children.items() if path == run.path][-1]
-
-
-def log_of(run: Run) -> str:
-    return (run.path / "worker.log").read_text()
-
-
-def result(run: Run) -> tuple[list, list, dict[str, torch.Tensor]]:
-    """Step records but their seconds, tests, and the checkpoint."""
-    steps = run.steps()
-    columns = [steps[name].tolist() for name in steps.dtype.names or () if name != "seconds"]
-    tests = [run.epochs().to_numpy().tolist(), run.predictions().tobytes()]
-    return columns, tests, load_file(run.path / "checkpoint.safetensors")
-
-
-def assert_equal_results(run: Run, reference: Run) -> None:
-    (steps, tests, tensors), (steps_0, tests_0, tensors_0) = result(run), result(reference)
-    assert steps == steps_0
-    assert tests == tests_0
-    assert tensors.keys() == tensors_0.keys()
-    assert all(torch.equal(tensors[name], tensors_0[name]) for name in tensors)
-
-
-def uninterrupted(recipe: Recipe) -> Run:
-    run = runs.create(job(recipe=vars(recipe)))
-    assert worker.work(run.path).state == "finished"
-    assert run.steps()["step"].tolist() == list(range(1, recipe.epochs * 64 // recipe.batch + 1))
-    assert run.epochs().epoch.tolist() == list(range(1, recipe.epochs + 1))
-    return run
-
+pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back", "no_worker_left")
 
 # Real processes
 
@@ -407,13 +325,13 @@ def test_weights_that_are_not_finite_are_never_saved() -> None:
     assert run.checkpoint_step() == 16
 
 
-def test_data_that_changed_under_a_paused_run_are_refused(data_file: Path) -> None:
+def test_data_that_changed_under_a_paused_run_are_refused(tiny_data: Path) -> None:
     run = runs.create(job())
     run.request("pause")
     worker.work(run.path)
     (run.path / "request").unlink()
-    fields = dict(np.load(data_file))
-    np.savez(data_file, **{k: v[:60] if k.startswith("train") else v for k, v in fields.items()})
+    fields = dict(np.load(tiny_data))
+    np.savez(tiny_data, **{k: v[:60] if k.startswith("train") else v for k, v in fields.items()})
     assert worker.work(run.path).state == "failed"
     assert "began with 64 training images of tiny.npz, and now there are 60." in run.status().message
     assert run.info["train_images"] == 64

@@ -13,7 +13,9 @@ from resnet.data import load, normalise
 from resnet.runs import RunError
 from resnet.sharing import share, try_on
 from resnet.worker import load_model, work
-from tests.test_runs import RECIPE, data_file, job, threads_back, uninterrupted  # noqa: F401 (fixtures)
+from tests.tiny import RECIPE, job, uninterrupted
+
+pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back")
 
 AVERAGED = dataclasses.replace(RECIPE, epochs=5, ema=0.5)
 

@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,16 @@ from resnet.__main__ import main
 from resnet.data import DataError, load
 from resnet.recipes import Recipe, RecipeError
 from resnet.runs import Job, Run
-from resnet.spec import StageSpec, cifar
 from resnet.streaming import TEST, Folder, Pictures, Streaming, open_folder
+from tests.tiny import TINY
 
 ROOT = Path(__file__).parent.parent
 SIZE = 16
 CLASSES = ("cat", "dog", "owl")
 RECIPE = Recipe(epochs=2, batch=4, seed=3, precision="fp32")
-TINY = dataclasses.replace(
-    cifar(8), stages=(StageSpec(1, 4, 1), StageSpec(1, 8, 2)), stem_width=4, classes=3, image_size=SIZE
-)
+NET = dataclasses.replace(TINY, image_size=SIZE)
+
+pytestmark = pytest.mark.usefixtures("threads_back")
 
 
 def picture(path: Path, seed: int) -> None:
@@ -52,13 +51,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RESNET_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setattr(streaming, "MAX_LOADERS", 1)
     return root
-
-
-@pytest.fixture(autouse=True)
-def threads_back() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def feed_of(found: Folder, workers: int = 0, **changes: Any) -> Streaming:
@@ -256,7 +248,7 @@ def test_a_mean_image_of_streamed_pictures_is_refused() -> None:
 
 
 def job(**changes: Any) -> Job:
-    made = Job(TINY, "zoo", vars(RECIPE), device="cpu", threads=1, stream=True)
+    made = Job(NET, "zoo", vars(RECIPE), device="cpu", threads=1, stream=True)
     return dataclasses.replace(made, **changes)
 
 

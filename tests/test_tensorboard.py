@@ -1,43 +1,23 @@
 """Event files of a run, read back by TensorBoard itself."""
 
-import dataclasses
 import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from resnet import runs, tensorboard
+from resnet import tensorboard
 from resnet.__main__ import main
-from resnet.recipes import Recipe
-from resnet.runs import Job, Run
-from resnet.spec import StageSpec, cifar
-from resnet.worker import work
-
-TINY = dataclasses.replace(
-    cifar(8), stages=(StageSpec(1, 4, 1), StageSpec(1, 8, 2)), stem_width=4, classes=3, image_size=8
-)
+from resnet.runs import Run
+from tests.tiny import RECIPE, uninterrupted
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tiny_data: Path, threads_back: None) -> Run:
     """Two epochs of 8 steps."""
-    draw, fields = np.random.default_rng(0), {}
-    for part, count in (("train", 64), ("test", 40)):
-        fields[f"{part}_images"] = draw.integers(0, 256, (count, 8, 8, 3), np.uint8)
-        fields[f"{part}_labels"] = np.arange(count) % 3
-    (tmp_path / "data").mkdir()
-    np.savez(tmp_path / "data" / "tiny.npz", **fields)  # type: ignore[arg-type]
-    monkeypatch.setenv("RESNET_DATA_DIR", str(tmp_path / "data"))
-    recipe = vars(Recipe(epochs=2, batch=8, precision="fp32"))
-    threads = torch.get_num_threads()
-    made = runs.create(Job(TINY, "tiny.npz", recipe, threads=1, device="cpu"))
-    assert work(made.path).state == "finished"
-    torch.set_num_threads(threads)
-    return made
+    return uninterrupted(RECIPE)
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -16,10 +16,11 @@ from resnet.gradients import gradient_norms
 from resnet.memory import Memory, memory
 from resnet.model import ResNet, blocks, build, weight_layers
 from resnet.photos import open_photo, photo_batch
+from resnet.prepare import load_data
 from resnet.profiler import Profile, profile
 from resnet.saliency import explain, top_k
 from resnet.spec import NetSpec
-from resnet.worker import load_data, load_model
+from resnet.worker import load_model
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
