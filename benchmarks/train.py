@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -42,7 +43,6 @@ from resnet.trainer import EpochRecord, State, fit
 
 NETS = ["ResNet-20", "ResNet-56", "ResNet-18 CIFAR stem"]
 SETTLE = 4  # steps before the clock starts, in which workers fill their queues again
-WITHOUT = "without norms and updates"
 Contender = Iterator[int]  # trains; gives the number of steps that it took
 
 
@@ -102,12 +102,27 @@ def ours(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> Contender
         yield len(records) if isinstance(records, list) else 0
 
 
-def without_norms(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> Contender:
-    """The same, but only the smallest layer, the head, is measured."""
-    contender = ours(spec, data, recipe, device)
-    with mock.patch.object(trainer, "weight_layers", lambda model: {"fc": model.fc}):
-        next(contender)
-    return contender
+def recording(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Namespace) -> list[float]:
+    """Seconds that a step takes for the norms and relative updates of all layers: these operations of `Step` alone.
+
+    Beside a step without them they would drown in the noise. Before each time a copy empties the caches, as a step's
+    convolutions do.
+    """
+    state, feed = prepared(spec, data, recipe, args.device)
+    step = trainer.Step(state, feed, recipe)
+    step.run(next(feed.inputs(0, 1))[0])
+    gradients = [weight.grad for weight in step.weights if weight.grad is not None]
+    large, times = torch.ones(2, 2**26, device=args.device), []
+    with mock.patch.object(state.optimizer, "step"):
+        for _ in range(args.rounds * args.steps):
+            large[0].copy_(large[1])
+            wait(args.device)
+            start = time.perf_counter()
+            torch.stack(torch._foreach_norm(gradients))
+            step._update()
+            wait(args.device)
+            times.append(time.perf_counter() - start)
+    return times
 
 
 def chunk(contender: Contender, steps: int, device: str) -> float:
@@ -150,8 +165,6 @@ def compare(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Namespa
     if args.compile:
         compiled = dataclasses.replace(recipe, compile=True)
         contenders["compiled"] = ours(spec, data, compiled, args.device)
-    if args.norms:
-        contenders[WITHOUT] = without_norms(spec, data, recipe, args.device)
     return interleaved(contenders, args.steps, args.rounds, args.device)
 
 
@@ -183,15 +196,17 @@ def headline(name: str, times: dict[str, list[float]]) -> dict[str, float]:
             by_round = ratios(times[best], times[who])
             print(f"{label}: {spread(by_round)} times as fast as {best}", flush=True)
             found[label] = round(statistics.median(by_round), 3)
-    if WITHOUT in times:
-        shares = [1 - ratio for ratio in ratios(times[WITHOUT], times["ours"])]
-        print(f"{name}: norms and updates take {spread(shares, '.2%')} of a step")
     return found
 
 
 def dashboard(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> None:
-    """Prints how much slower a worker's steps are while this process looks at its run each second, as the page does."""
+    """Prints how much slower a worker's steps are while this process looks at its run each second, as the page does.
+
+    And, because that drowns in the noise, the share of one core that the looking takes: no more can be lost, even
+    where all of a step's threads wait for the one that gave way.
+    """
     times: dict[bool, list[float]] = {False: [], True: []}
+    looking = watching = 0.0
     with TemporaryDirectory() as folder, mock.patch.dict(os.environ, RESNET_RUNS_DIR=folder):
         job = runs.Job(spec, args.data, dataclasses.asdict(recipe), device=args.device, threads=args.threads)
         run = runs.create(job)
@@ -201,15 +216,20 @@ def dashboard(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> None:
             for watched in [False, *[False, True] * args.rounds]:
                 first = made.count
                 while made.count < first + args.steps:
+                    begin, busy = time.perf_counter(), time.process_time()
                     time.sleep(1)
                     made = look(run, made) if watched else follow(made, run.path / "steps.bin", run.record_type())
+                    if watched:
+                        looking += time.process_time() - busy
+                        watching += time.perf_counter() - begin
                     if run.status().state not in runs.ACTIVE:
                         raise SystemExit(run.status().message)
                 times[watched].append(float(run.steps()["seconds"][first : made.count].mean()))
         finally:
             run.delete()
     slower = [ratio - 1 for ratio in ratios(times[True], times[False][1:])]
-    print(f"{spec.name}: with the page attached a step takes {spread(slower, '+.1%')} longer")
+    print(f"{spec.name}: with the page attached a step takes {spread(slower, '+.1%')} longer; "
+          f"looking takes {looking / watching:.2%} of one core", flush=True)  # fmt: skip
 
 
 def look(run: runs.Run, made: Digest) -> Digest:
@@ -252,7 +272,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="3 or more for a ratio to quote")
     parser.add_argument("--steps", type=int, default=320 if devices()[0] == "cuda" else 10, help="of a chunk")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
-    parser.add_argument("--norms", action="store_true", help="also without norms and updates")
+    parser.add_argument("--norms", action="store_true", help="also what norms and updates take")
     parser.add_argument("--dashboard", action="store_true", help="also with the page attached")
     parser.add_argument("--to", nargs="+", type=float, default=[], help="seconds to these test accuracies in %%")
     parser.add_argument("--seeds", type=int, default=3, help="of --to")
@@ -260,6 +280,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no worker is left
     torch.set_num_threads(args.threads)
     try:
         data = load(args.data)
@@ -276,6 +297,10 @@ def main(args: argparse.Namespace) -> None:
         times = compare(spec, images, recipe, args)
         report(spec, recipe, times, limits)
         found |= headline(name, times)
+        if args.norms:
+            step = statistics.median(times["ours"])
+            shares = [seconds / step for seconds in recording(spec, images, recipe, args)]
+            print(f"{name}: norms and updates take {spread(shares, '.2%')} of a step", flush=True)
         if args.dashboard:
             dashboard(spec, recipe, args)
         if args.to:
