@@ -50,7 +50,8 @@ def device_name(device: str) -> str:
     if kind != "cpu":
         return f"{processor()}, {kind}"
     isa = torch.backends.cpu.get_cpu_capability() + (" with AMX" if has_bf16("cpu") else "")
-    return f"{processor()}, {isa}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{processor()}, {isa}, {threads} thread{'s' * (threads != 1)}"
 
 
 def processor() -> str:

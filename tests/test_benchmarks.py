@@ -21,7 +21,7 @@ SHORT = {
 WORDS = {
     "train": (
         *("norms and updates take", "with the page attached a step takes", "seed 0: test accuracy of 0 % after"),
-        *("images/s", "TFLOP/s", "of the matrix product", "1 threads"),
+        *("images/s", "TFLOP/s", "of the matrix product", "1 thread,"),
     ),
     "profile": ("to import torch", "goal of 0.3 s, median:"),
 }

@@ -266,6 +266,8 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     fine(page)
 
     page.get_by_role("link", name="Saliency").click()
+    expect(page.get_by_text("Grad-CAM for the logit of")).to_have_count(2)  # of a sample, at once
+    page.get_by_role("radio", name="Upload").click()
     page.locator("input[type=file]").set_input_files({"name": "ship.jpg", "mimeType": "image/jpeg", "buffer": photo()})
     expect(page.get_by_text("Grad-CAM for the logit of")).to_have_count(2)
     expect(page.locator(".js-plotly-plot")).to_have_count(4)

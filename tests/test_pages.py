@@ -298,6 +298,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def upload(app: AppTest, name: str, content: bytes) -> AppTest:
+    field(app, "button_group", "saliency.kind").set_value("Upload").run()
     app.file_uploader[0].set_value((name, content, "image/png")).run()
     return fine(app)
 
@@ -334,7 +335,6 @@ def test_saliency_explains_a_photo_with_both_nets(pair: list[Run], method: str, 
 
 def test_saliency_of_a_sample_by_layer_and_class(pair: list[Run]) -> None:
     app = open_page("insight/saliency.py")
-    field(app, "button_group", "saliency.kind").set_value("Sample").run()
     field(app, "slider", "saliency.sample").set_value(3).run()
     field(app, "selectbox", "saliency.layer").set_value("layer1.0").run()
     target = next(box for box in app.selectbox if box.label == "Class to explain")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
+from pages.ui import cached
 from resnet import datafiles, runs, streaming, worker
 from resnet.__main__ import main
 from resnet.data import DataError, load
@@ -265,6 +266,9 @@ def test_a_streaming_run_stopped_in_an_epoch_ends_as_one_that_never_was(monkeypa
     labels, _, pictures = whole.test_set()
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert pictures.shape == (9, SIZE, SIZE, 3)
+    shown, of_class = cached.test_pictures(whole)  # by Saliency and Gradients
+    assert np.array_equal(shown, pictures)
+    assert np.array_equal(of_class, labels)
 
     run = runs.create(job())
     append = worker._append_steps

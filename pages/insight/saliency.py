@@ -57,7 +57,7 @@ def pair_fields() -> tuple[Run, Run]:
 def picture_field(pair: tuple[Run, Run]) -> list[np.ndarray] | None:
     """The chosen picture as each net sees it, None before there is one. DataError for a file that is none."""
     sizes = [(run.job.net.image_size, run.job.net.in_channels) for run in pair]
-    if widgets.choice("Picture", ("Upload", "Sample"), "saliency.kind") == "Upload":
+    if widgets.choice("Picture", ("Sample", "Upload"), "saliency.kind") == "Upload":
         file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=50)
         return None if file is None else [photo_pixels(file.getvalue(), *size) for size in sizes]
     images, labels = samples(pair[0])
@@ -141,6 +141,6 @@ else:
         seen = picture_field(pair)
     with result, widgets.told(ValueError):
         if seen is None:
-            st.info("Upload a photo or take a sample, and both nets will be explained here.")
+            st.info("Upload a photo, and both nets will be explained here.")
         else:
             show(pair, seen)

@@ -1,5 +1,6 @@
 """Every cache of the app: results by their frozen arguments, each with a limit."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,13 +143,13 @@ def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
 
 
 def test_pictures(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
-    """Of a run whose data set is not here the few test pictures in its folder (K, S, S, C) uint8, and labels (K,)."""
-    try:
-        data_info(run.job.data)
-    except datasets.DataError:
-        labels, rows, images = run.test_set()
-        return images, labels[rows]
-    return np.empty((0, 1, 1, 3), np.uint8), np.empty(0, np.int64)
+    """Where a run's data are not here or stay on the disk, its folder's pictures (K, S, S, C) uint8 and labels (K,)."""
+    if not run.job.stream:
+        with suppress(datasets.DataError):
+            data_info(run.job.data)
+            return np.empty((0, 1, 1, 3), np.uint8), np.empty(0, np.int64)
+    labels, rows, images = run.test_set()
+    return images, labels[rows]
 
 
 @st.cache_data(max_entries=32, show_spinner=False)

@@ -57,10 +57,14 @@ def columns(count: int) -> list[DeltaGenerator]:
 def _view(group: list[Run], going: bool, charts: bool) -> None:
     if going and not active(group):
         st.rerun()  # the whole page, once, so that the refreshing ends
-    digests = [digest(run) for run in group]
-    for run, made, place in zip(group, digests, columns(len(group)), strict=True):
+    digests, origins = [digest(run) for run in group], [words.origin(run) for run in group]
+    alike = len(set(origins)) == 1
+    for run, made, origin, place in zip(group, digests, origins, columns(len(group)), strict=True):
         with place:
             _progress(run, made)
+            st.caption(f"{'' if alike else origin} {words.tested_elsewhere(run)}")
+    if alike:
+        st.caption(origins[0])
     _buttons(group)
     words.batches(digests)
     if charts:
@@ -85,7 +89,6 @@ def _progress(run: Run, made: Digest) -> None:
         said += [f"{duration(left)} left"] if made.count < status.steps else []
     said += [tests] if (tests := words.accuracy(run.epochs())) else []
     st.progress(min(1.0, share), " · ".join(filter(None, said)))
-    st.caption(words.origin(run))
     if status.message:
         (st.error if status.state in ("failed", "crashed") else st.info)(status.message)
 

@@ -64,11 +64,15 @@ def origin(run: Run) -> str:
     words += [f"pixels: {str(info.get('source') or 'of unknown origin').rstrip('.')}"]
     words += [str(info[name]) for name in ("precision", "hardware") if info.get(name)]
     words += [f"PyTorch {info['torch']}"] if info.get("torch") else []
-    return " ".join(filter(None, [f"{'; '.join(words)}.", how(recipe), *map(tested_elsewhere, run.tests)]))
+    return " ".join(filter(None, [f"{'; '.join(words)}.", how(recipe)]))
 
 
-def tested_elsewhere(test: dict[str, Any]) -> str:
-    """What the final weights reach on other images, "" for a test that says too little."""
+def tested_elsewhere(run: Run) -> str:
+    """What the final weights reach on other images; a test that says too little is left out."""
+    return " ".join(filter(None, map(_tested, run.tests)))
+
+
+def _tested(test: dict[str, Any]) -> str:
     accuracy, images, data = (test.get(name) for name in ("accuracy", "images", "data"))
     if not isinstance(accuracy, float) or not isinstance(images, int):
         return ""
