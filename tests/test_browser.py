@@ -225,6 +225,13 @@ def test_a_recorded_run_is_replayed(address: str, page: Page) -> None:
         settled(page)
         pictures(page, f"7-replay-{view}")
         fine(page)
+    slider = page.get_by_role("slider", name="Epoch")
+    expect(slider).to_have_value("14")
+    page.get_by_role("button", name="Play").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    expect(slider).to_have_value("15")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()  # at the end
+    fine(page)
 
 
 def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:

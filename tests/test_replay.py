@@ -12,7 +12,7 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from pages.ui import words
+from pages.ui import replay, words
 from pages.ui.verdicts import verdict
 from resnet import run_plots, runs
 from resnet.curves import Digest, Strip
@@ -96,6 +96,29 @@ def test_a_finished_pair_opens_at_its_last_epoch(pair: list[Run]) -> None:
         assert f"**{name}** at epoch 3, step 24: test accuracy {100 * last.test_accuracy:.2f} %" in said
     assert "Same batches in both nets up to step 24 (checked by a hash of every batch)." in said
     assert said.count("weights averaged over steps (EMA 0.9)") == 1, "once for both"
+
+
+def test_play_goes_from_epoch_to_epoch_and_ends_at_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "PLAY_S", 3600.0)
+    app = open_train()
+
+    def epoch() -> int:
+        return next(slider.value for slider in app.slider if slider.label == "Epoch")
+
+    app.button(key="replay.play").click().run()
+    assert (epoch(), app.button(key="replay.play").label) == (1, "Pause"), "from the beginning"
+    app.run()
+    assert epoch() == 1, "an epoch stays until it is time for the next"
+    monkeypatch.setattr(replay, "PLAY_S", 0.0)
+    app.session_state["replay.due"] = 0.0
+    seen = []
+    while app.button(key="replay.play").label == "Pause" and len(seen) < 5:
+        seen.append(epoch())
+        fine(app.run())
+    assert (seen, epoch()) == ([1, 2, 3], 3)
+    app.button(key="replay.play").click().run()
+    app.button(key="replay.play").click().run()
+    assert app.button(key="replay.play").label == "Play", "paused"
 
 
 def test_the_scrubber_goes_to_an_epoch(pair: list[Run]) -> None:
@@ -353,16 +376,16 @@ def test_differences_from_the_paper() -> None:
     ]
 
 
-def tested(*shares: float) -> pd.DataFrame:
+def after(*shares: float) -> pd.DataFrame:
     return pd.DataFrame({"epoch": np.arange(1, len(shares) + 1), "test_accuracy": shares})
 
 
 def test_the_best_and_the_last_epoch_are_both_given() -> None:
     assert (
-        words.accuracy(tested(0.5, 0.876, 0.873)) == "test accuracy 87.3 % after epoch 3 (last), best 87.6 % at epoch 2"
+        words.accuracy(after(0.5, 0.876, 0.873)) == "test accuracy 87.3 % after epoch 3 (last), best 87.6 % at epoch 2"
     )
-    assert words.accuracy(tested(0.5, 0.876)) == "test accuracy 87.6 % after epoch 2 (last and best)"
-    assert words.accuracy(tested()) == ""
+    assert words.accuracy(after(0.5, 0.876)) == "test accuracy 87.6 % after epoch 2 (last and best)"
+    assert words.accuracy(after()) == ""
 
 
 def test_names_tell_runs_apart(pair: list[Run]) -> None:

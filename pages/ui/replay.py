@@ -1,5 +1,7 @@
 """A group of runs at one of its epochs: curves, heat-strips, what the nets say, weight updates."""
 
+import bisect
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,8 @@ from resnet.run_plots import Level, Line
 from resnet.runs import Run
 
 REFRESH_S = 10.0
+PLAY_S = 1.0  # an epoch
+PLAYING, DUE = "replay.playing", "replay.due"  # the group that plays, and when it shows its next epoch
 BINS = 250  # of one curve
 CELLS = 120  # steps of one heat-strip
 RULE = Level(1e-3, "0.001, the rule of thumb")
@@ -41,7 +45,12 @@ class Moment:
 
 def show(group: list[Run]) -> None:
     """The scrubber and the chosen view; a group that goes on is read again now and then."""
-    st.fragment(_view, run_every=REFRESH_S if live.active(group) else None)(group)
+    every = PLAY_S if _plays(group) else REFRESH_S if live.active(group) else None
+    st.fragment(_view, run_every=every)(group)
+
+
+def _plays(group: list[Run]) -> bool:
+    return bool(state.widget(PLAYING) == group[0].id)
 
 
 def _view(group: list[Run]) -> None:
@@ -67,9 +76,34 @@ def _scrubber(group: list[Run]) -> int | None:
     place, key = f"replay.at.{group[0].id}", f"replay.epoch.{group[0].id}.{epochs[-1]}"
     if state.widget(key) is None:
         state.set_widgets({key: state.widget(place) or epochs[-1]})
-    epoch = st.slider("Epoch", epochs[0], epochs[-1], key=key)
+    left, right = st.columns([6, 1], vertical_alignment="bottom")
+    label, icon = ("Pause", "pause") if _plays(group) else ("Play", "play_arrow")
+    if right.button(label, icon=f":material/{icon}:", key="replay.play", on_click=_toggle, args=(group, epochs, key)):
+        st.rerun()  # the whole page, for that sets how often the view is drawn
+    if _plays(group) and time.monotonic() >= state.widget(DUE, 0.0):
+        _advance(epochs, key)
+    epoch = left.slider("Epoch", epochs[0], epochs[-1], key=key)
     state.set_widgets({place: epoch if epoch < epochs[-1] else None})
     return epoch
+
+
+def _toggle(group: list[Run], epochs: list[int], key: str) -> None:
+    """Play from here, or from the beginning where here is the end; or pause."""
+    if _plays(group):
+        state.set_widgets({PLAYING: None})
+        return
+    if state.widget(key) == epochs[-1]:
+        state.set_widgets({key: epochs[0]})
+    state.set_widgets({PLAYING: group[0].id, DUE: time.monotonic() + PLAY_S})
+
+
+def _advance(epochs: list[int], key: str) -> None:
+    """To the next epoch; after the last one the playing ends."""
+    following = epochs[bisect.bisect_right(epochs, state.widget(key)) :]
+    if not following:
+        state.set_widgets({PLAYING: None})
+        st.rerun()
+    state.set_widgets({key: following[0], DUE: time.monotonic() + PLAY_S})
 
 
 def _longest(moments: Sequence[Moment]) -> int:
