@@ -103,7 +103,8 @@ def test_play_goes_from_epoch_to_epoch_and_ends_at_the_last(monkeypatch: pytest.
     app = open_train()
 
     def epoch() -> int:
-        return next(slider.value for slider in app.slider if slider.label == "Epoch")
+        [slider] = [slider for slider in app.slider if slider.label == "Epoch"]
+        return int(slider.value)  # type: ignore[arg-type] # one end, no range
 
     app.button(key="replay.play").click().run()
     assert (epoch(), app.button(key="replay.play").label) == (1, "Pause"), "from the beginning"
@@ -111,7 +112,7 @@ def test_play_goes_from_epoch_to_epoch_and_ends_at_the_last(monkeypatch: pytest.
     assert epoch() == 1, "an epoch stays until it is time for the next"
     monkeypatch.setattr(replay, "PLAY_S", 0.0)
     app.session_state["replay.due"] = 0.0
-    seen = []
+    seen: list[int] = []
     while app.button(key="replay.play").label == "Pause" and len(seen) < 5:
         seen.append(epoch())
         fine(app.run())
