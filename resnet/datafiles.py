@@ -266,12 +266,8 @@ def _classes(folders: list[Path], root: Path, budget: Iterator[int]) -> dict[str
 def _read_files(paths: list[Path], root: Path, size: int) -> Tensor:
     images = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes without the GIL
-        try:
-            for index, image in enumerate(pool.map(functools.partial(_read_file, root=root, size=size), paths)):
-                images[index] = image[0]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for index, image in enumerate(pool.map(functools.partial(_read_file, root=root, size=size), paths)):
+            images[index] = image[0]
     return images
 
 

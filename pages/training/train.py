@@ -232,14 +232,14 @@ def run_table(found: list[Run]) -> pd.DataFrame:
                 "of": status.steps,
                 "last test": tested.iloc[-1] if len(tested) else None,
                 "best test": tested.max() if len(tested) else None,
-                "started": started(run),
+                "started": start_time(run),
                 "run": run.id,
             }
         )
     return pd.DataFrame(rows)
 
 
-def started(run: runs.Run) -> datetime | None:
+def start_time(run: runs.Run) -> datetime | None:
     """By its id: a copy of the folder, as recorded runs are, is younger than the run."""
     try:
         return datetime.strptime(run.id[:15], "%Y%m%d-%H%M%S")
