@@ -34,6 +34,14 @@ def cifar10() -> Path:
 
 
 @pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder."""
+    monkeypatch.setenv("RESNET_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
 def tiny_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only data set is tiny.npz (`tiny.write_data`)."""
     monkeypatch.setenv("RESNET_DATA_DIR", str(tmp_path / "data"))

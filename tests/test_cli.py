@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from resnet.__main__ import main
 from resnet.codes import from_code
 from resnet.model import build
 from resnet.recipes import RECIPES
-from tests.tiny import TINY_CODE
+from tests.tiny import TINY_CODE, until
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ["train", "--net", TINY_CODE, "--data", "tiny.npz", "--batch", "8", "--device", "cpu", "--threads", "1"]
@@ -124,11 +123,7 @@ def test_ctrl_c_pauses_the_run() -> None:
     command = [sys.executable, "-m", "resnet", *TRAIN, "--epochs", "1000"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_sigint) as process:
-        end = time.monotonic() + 90
-        while not any(len(run.steps()) for run in runs.all_runs()):
-            assert process.poll() is None
-            assert time.monotonic() < end, "waited in vain"
-            time.sleep(0.02)
+        until(lambda: any(len(run.steps()) for run in runs.all_runs()), process=process)
         os.kill(process.pid, signal.SIGINT)
         out, error = process.communicate(timeout=90)
     [run] = runs.all_runs()

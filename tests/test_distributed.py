@@ -4,7 +4,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import nn
 from resnet import distributed, runs, worker
 from resnet.recipes import Recipe, RecipeError
 from resnet.runs import Run
-from tests.tiny import TINY_CODE, write_data
+from tests.tiny import TINY_CODE, assert_equal_results, until, write_data
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -69,14 +68,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, output
 
 
-def until(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not what():
-        assert process.poll() is None, finish(process)[1]
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.002)
-
-
 def only_run() -> Run | None:
     found = runs.all_runs()
     return found[0] if found else None
@@ -96,18 +87,6 @@ def relative(value: torch.Tensor, reference: torch.Tensor) -> float:
     """|value - reference| / |reference|, L2."""
     difference = (value.double() - reference.double()).norm()
     return float(difference / reference.double().norm().clamp_min(1e-12))
-
-
-def assert_equal_records(run: Run, reference: Run) -> None:
-    """Bit for bit, but the seconds."""
-    steps, others = run.steps(), reference.steps()
-    for name in set(steps.dtype.names or ()) - {"seconds"}:
-        assert np.array_equal(steps[name], others[name]), name
-    assert run.epochs().equals(reference.epochs())
-    assert run.predictions().tobytes() == reference.predictions().tobytes()
-    weights, expected = (load_file(found.path / "checkpoint.safetensors") for found in (run, reference))
-    assert weights.keys() == expected.keys()
-    assert all(torch.equal(weights[name], expected[name]) for name in weights)
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["residual", "plain"])
@@ -137,7 +116,7 @@ def test_killed_and_paused_two_processes_end_as_if_nothing_had_happened(
     pair: list[Run], launch: Callable[..., subprocess.Popen[str]]
 ) -> None:
     killed = launch("-m", "resnet", *TRAIN)
-    until(recorded(10), killed)
+    until(recorded(10), DEADLINE_S, killed)
     os.kill(second_process(killed), 9)
     status, output = finish(killed)
     assert status == 1
@@ -149,7 +128,7 @@ def test_killed_and_paused_two_processes_end_as_if_nothing_had_happened(
     assert "Resume goes on from" in run.status().message
 
     resumed = launch("-m", "resnet", "resume", run.id)
-    until(recorded(len(before) + 3), resumed)
+    until(recorded(len(before) + 3), DEADLINE_S, resumed)
     run.request("pause")
     status, output = finish(resumed)
     assert (status, run.status().state) == (0, "paused"), output
@@ -159,7 +138,7 @@ def test_killed_and_paused_two_processes_end_as_if_nothing_had_happened(
     status, output = finish(launch("-m", "resnet", "resume", run.id))
     assert (status, run.status().state) == (0, "finished"), output
     assert run.steps()["step"].tolist() == list(range(1, STEPS + 1))
-    assert_equal_records(run, pair[0])
+    assert_equal_results(run, pair[0])
 
 
 SHAPES = {"images": (8, 5, 4, 4), "clips": (6, 3, 2, 3, 3), "one value each": (2, 4, 1, 1)}

@@ -15,14 +15,7 @@ from resnet.data import Dataset, crop, draw_crops, load, normalise
 from resnet.model import ResNet, build, memory_format, weight_layers
 from resnet.recipes import RECIPES, Recipe, RecipeError
 from resnet.spec import NetSpec, StageSpec, plain_twin
-from resnet.trainer import (
-    DivergedError,
-    EpochRecord,
-    State,
-    StepRecord,
-    evaluate,
-    fit,
-)
+from resnet.trainer import DivergedError, EpochRecord, State, StepRecord, evaluate, fit
 from tests.tiny import TINY, same
 
 RECIPE = Recipe(epochs=2, batch=8, seed=3, precision="fp32")

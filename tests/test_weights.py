@@ -1,14 +1,10 @@
-"""Weights: other people's nets as the oracle, hostile files, and a download from a server on this machine."""
+"""Weights: other people's nets as the oracle, and hostile files."""
 
-import contextlib
-import hashlib
-import http.server
 import io
 import os
 import pickle
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +14,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import Weights, WeightsEnum, get_model, get_model_weights, list_models
+from torchvision.models import get_model, list_models
 
 from resnet import weights
 from resnet.model import build
-from resnet.published import HE_2015, PUBLISHED, published
-from resnet.relatives import RELATIVES
 from resnet.spec import PRESETS, NetSpec, StageSpec, cifar
-from resnet.systems import SYSTEMS
-from resnet.weights import (
-    TORCHVISION,
-    WeightsError,
-    checkpoint,
-    download,
-    downloaded,
-    fit,
-    load_torchvision,
-    offered,
-    read,
-)
+from resnet.weights import TORCHVISION, WeightsError, fit, offered, read
 
 TINY = NetSpec((StageSpec(1, 4), StageSpec(1, 8, 2)), shortcut="A", stem="3x3", stem_width=4, classes=3, image_size=8)
 
@@ -332,215 +315,3 @@ def test_huge_files(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="at most"):
         read(bytes(2**20 + 1))
     assert list(read(saved({"fc.weight": torch.zeros(2)}))) == ["fc.weight"]
-
-
-# The download
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    """Serves one file, half of it where `cut`."""
-
-    daemon_threads = True
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.body, self.status, self.cut, self.requests = body, 200, False, 0
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: _Server
-
-    def do_GET(self) -> None:
-        self.server.requests += 1
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(self.server.body)))
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(self.server.body[: len(self.server.body) // (2 if self.server.cut else 1)])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of torch.hub's."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    return tmp_path / "hub" / "checkpoints"
-
-
-@pytest.fixture
-def server(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(weights, "CHUNK", 1024)
-    server = _Server(saved(random_tensors(build(TINY))))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def entry(server: _Server, checksum: str = "", name: str = "tiny") -> WeightsEnum:
-    """What torchvision would offer had it put that file on that server."""
-    digits = checksum or hashlib.sha256(server.body).hexdigest()[:8]
-    url = f"http://127.0.0.1:{server.server_port}/models/{name}-{digits}.pth"
-    made: Any = WeightsEnum("Tiny_Weights", {"V1": Weights(url=url, transforms=nn.Identity, meta={})})
-    return made.V1
-
-
-def files(hub: Path) -> list[str]:
-    return [path.name for path in hub.iterdir()] if hub.exists() else []
-
-
-def test_download(hub: Path, server: _Server, capfd: pytest.CaptureFixture[str]) -> None:
-    tiny, total = entry(server), len(server.body)
-    assert not downloaded(tiny)
-    steps = list(download(tiny))
-    assert steps[0] == (1024, total)
-    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
-    assert steps[-1] == (total, total)
-    assert files(hub) == [checkpoint(tiny).name]
-    assert checkpoint(tiny).stat().st_mode & 0o444 == 0o444  # shared with torch.hub and other users
-    model = build(TINY)
-    assert fit(model, load_torchvision(tiny)).fits
-    assert same(model, random_tensors(build(TINY)))
-    assert list(download(tiny)) == [(total, total)]  # it is there
-    assert server.requests == 1
-    assert torch.hub.load_state_dict_from_url(tiny.url, weights_only=True).keys() == model.state_dict().keys()
-    assert server.requests == 1  # torch.hub finds it too
-    assert capfd.readouterr() == ("", "")
-
-
-def test_download_with_a_wrong_checksum(hub: Path, server: _Server) -> None:
-    with pytest.raises(
-        WeightsError, match=r"checksum of these [\d,]+ bytes is not that of tiny-01234567\.pth.*Try again"
-    ):
-        list(download(entry(server, "01234567")))
-    assert files(hub) == []
-    with pytest.raises(WeightsError, match="Choose download first"):
-        load_torchvision(entry(server, "01234567"))
-
-
-def test_download_cut_by_the_server_then_again(hub: Path, server: _Server) -> None:
-    server.cut = True
-    with pytest.raises(WeightsError, match=r"broke off at [\d,]+ of [\d,]+ bytes|cannot be reached"):
-        list(download(entry(server)))
-    assert files(hub) == []
-    server.cut = False
-    assert list(download(entry(server)))
-    assert downloaded(entry(server))
-
-
-def test_a_damaged_file_is_fetched_again(hub: Path, server: _Server) -> None:
-    tiny = entry(server)
-    hub.mkdir(parents=True)
-    checkpoint(tiny).write_bytes(server.body[:-1] + b"?")
-    with pytest.raises(WeightsError, match="no whole"):
-        load_torchvision(tiny)
-    assert list(download(tiny))
-    assert checkpoint(tiny).read_bytes() == server.body
-
-
-def test_a_closed_download_leaves_nothing(hub: Path, server: _Server) -> None:
-    steps = download(entry(server))
-    assert next(iter(steps))[0] == 1024
-    assert files(hub) != []
-    steps.close()  # type: ignore[attr-defined]
-    assert files(hub) == []
-
-
-def test_the_server_refuses(hub: Path, server: _Server) -> None:
-    server.status = 404
-    with pytest.raises(WeightsError, match=r"answered 404 Not Found for tiny-\w+\.pth\. Try again, or put tiny-"):
-        list(download(entry(server)))
-    assert files(hub) == []
-
-
-def test_offline(hub: Path, server: _Server) -> None:
-    tiny = entry(server)
-    server.shutdown()
-    server.server_close()
-    with pytest.raises(
-        WeightsError, match=r"cannot be reached \(.*\): is there a network\? Try again.*random weights\.$"
-    ):
-        list(download(tiny))
-
-
-def test_no_place_to_save(hub: Path, server: _Server) -> None:
-    hub.parent.mkdir()
-    hub.write_text("a file where the folder should be")
-    with pytest.raises(WeightsError, match=r"cannot be saved in .*checkpoints"):
-        list(download(entry(server)))
-
-
-@pytest.mark.parametrize("name", ["../../evil", "..%2Fevil", "a b", "tiny/../evil"])
-def test_a_name_stays_in_its_folder(name: str, hub: Path, server: _Server) -> None:
-    tiny = entry(server, name=name)
-    with contextlib.suppress(WeightsError):
-        list(download(tiny))
-    assert all(path.parent == hub for path in hub.parent.parent.rglob("*.pth"))
-    with contextlib.suppress(WeightsError):
-        assert checkpoint(tiny).parent == hub
-
-
-@pytest.mark.parametrize("url", ["https://x.org/net.pth", "https://x.org/net-12345678.tar", "https://x.org/-", ""])
-def test_a_url_without_a_checksum(url: str, hub: Path) -> None:
-    made: Any = WeightsEnum("Bad_Weights", {"V1": Weights(url=url, transforms=nn.Identity, meta={})})
-    with pytest.raises(WeightsError, match="name ends in its checksum"):
-        list(download(made.V1))
-
-
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvisions_names_carry_checksums(name: str, hub: Path) -> None:
-    for weight in offered(name).values():
-        assert checkpoint(weight) == hub / weight.url.rsplit("/", 1)[1]
-
-
-# Published accuracies
-
-
-def test_published_figures_belong_to_known_nets() -> None:
-    assert {row.net for row in PUBLISHED} <= {*PRESETS, *RELATIVES, *SYSTEMS}
-    assert {*TORCHVISION, *RELATIVES} <= {row.net for row in PUBLISHED}
-    assert {name for name, system in SYSTEMS.items() if system.builder} <= {row.net for row in PUBLISHED}
-    assert len({(row.net, row.source, row.metric) for row in PUBLISHED}) == len(PUBLISHED)
-    assert all(0 < row.value < 100 and 32 <= row.resolution <= 800 and row.source and row.recipe for row in PUBLISHED)
-
-
-@pytest.mark.parametrize(
-    ("net", "source", "metric", "value", "resolution"),
-    [
-        ("ResNet-50", "torchvision ResNet50_Weights.IMAGENET1K_V1", "top-1 accuracy (%)", 76.13, 224),
-        ("ResNet-50", "torchvision ResNet50_Weights.IMAGENET1K_V2", "top-1 accuracy (%)", 80.858, 224),
-        (
-            "RegNet-Y 16GF",
-            "torchvision RegNet_Y_16GF_Weights.IMAGENET1K_SWAG_E2E_V1",
-            "top-5 accuracy (%)",
-            98.054,
-            384,
-        ),
-        ("R3D-18", "torchvision R3D_18_Weights.KINETICS400_V1", "top-1 accuracy (%)", 63.2, 112),
-        ("Faster R-CNN ResNet-50 FPN", "torchvision FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "box AP", 37.0, 800),
-        ("ResNet-110", "arXiv 1512.03385, Table 6", "test error (%)", 6.43, 32),
-    ],
-)
-def test_published_values(net: str, source: str, metric: str, value: float, resolution: int) -> None:
-    table = published()
-    found = table[(table.net == net) & (table.source == source) & (table.metric == metric)]
-    assert found[["value", "resolution"]].values.tolist() == [[value, resolution]]
-
-
-def test_every_trained_net_of_torchvision_has_its_figures() -> None:
-    for builder in TORCHVISION.values():
-        for weight in get_model_weights(builder):
-            source = f"torchvision {type(weight).__name__}.{weight.name}"
-            assert {row.value for row in PUBLISHED if row.source == source} == {
-                value for metrics in weight.meta["_metrics"].values() for value in metrics.values()
-            }
-
-
-def test_he_2015_falls_with_depth_up_to_110() -> None:
-    errors = [HE_2015[depth] for depth in (20, 32, 44, 56, 110)]
-    assert errors == sorted(errors, reverse=True)
-    assert HE_2015[1202] > HE_2015[110]
-    assert all(f"ResNet-{depth}" in PRESETS for depth in HE_2015)
