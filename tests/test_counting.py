@@ -39,13 +39,15 @@ cost = cache(profile)
 
 
 def by_fvcore(net: nn.Module, shape: tuple[int, ...]) -> int:
-    fvcore = pytest.importorskip("fvcore.nn")
-    analysis = fvcore.FlopCountAnalysis(net, torch.zeros(1, *shape))
+    from fvcore.nn import FlopCountAnalysis
+
+    analysis = FlopCountAnalysis(net, torch.zeros(1, *shape))
     return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
 
 
 def by_ptflops(net: nn.Module, shape: tuple[int, ...], backend: str) -> int:
-    ptflops = pytest.importorskip("ptflops")
+    import ptflops
+
     with redirect_stdout(io.StringIO()):
         return ptflops.get_model_complexity_info(
             net, shape, as_strings=False, print_per_layer_stat=False, backend=backend
@@ -55,7 +57,8 @@ def by_ptflops(net: nn.Module, shape: tuple[int, ...], backend: str) -> int:
 def by_thop(net: nn.Module, shape: tuple[int, ...]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # distutils
-        thop = pytest.importorskip("thop")
+        import thop
+
         total = thop.profile(net, (torch.zeros(1, *shape),), verbose=False)[0]
     assert total == int(total)
     return int(total)
@@ -68,7 +71,8 @@ def by_calflops(net: nn.Module, shape: tuple[int, ...], place: int) -> int:
     for name, module in absent.items():
         module.__spec__, module.__path__ = importlib.machinery.ModuleSpec(name, None), []
     with mock.patch.dict(sys.modules, {k: v for k, v in absent.items() if k not in sys.modules}):
-        calflops = pytest.importorskip("calflops")
+        import calflops
+
         return calflops.calculate_flops(net, (1, *shape), print_results=False, output_as_string=False)[place]
 
 
@@ -167,7 +171,8 @@ def test_each_kind_of_layer(kind: str, tool: str) -> None:
 
 @pytest.mark.parametrize(("name", "ours"), [("resnet50", "ResNet-50"), ("seresnet50", "SE-ResNet-50")])
 def test_timms_nets(name: str, ours: str) -> None:
-    timm = pytest.importorskip("timm")
+    import timm
+
     theirs = by_fvcore(timm.create_model(name).eval(), (3, 224, 224))
     means = sum(row.reads for row in cost(PRESETS[ours]).rows if row.name.endswith("se.avgpool"))
     assert theirs == count(cost(PRESETS[ours]), "fvcore") - means  # timm's is a mean(), which fvcore does not count
@@ -212,7 +217,8 @@ def test_keras(monkeypatch: pytest.MonkeyPatch) -> None:
     assert count(result, "keras-params") == 25_636_712
     assert dict(explain(result, "params", "keras-params").set_index("op").delta) == {"bias": 26_560, "norm": 53_120}
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    keras = pytest.importorskip("keras")
+    import keras
+
     with torch.device("cpu"):
         for name, theirs in [("ResNet-50", "ResNet50"), ("ResNet-101", "ResNet101")]:
             net = getattr(keras.applications, theirs)(weights=None)
