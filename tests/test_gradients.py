@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet.data import DataError, load, normalise
+from resnet.data import load, normalise
 from resnet.gradients import activation_gradients, end_factor, end_ratio, fit_factor, gradient_norms, weight_gradients
 from resnet.model import blocks, build, weight_layers
 from resnet.spec import NetSpec, StageSpec, cifar, plain_twin
@@ -275,11 +276,8 @@ def test_published_factors_at_110_layers() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "depth"), PUBLISHED)
-def test_published_ratios_on_cifar_images(kind: str, depth: int) -> None:
-    try:
-        data = load("cifar10")
-    except DataError as error:
-        pytest.skip(str(error))
+def test_published_ratios_on_cifar_images(kind: str, depth: int, cifar10: Path) -> None:
+    data = load("cifar10")
 
     def draw(seed: int) -> tuple[Tensor, Tensor]:
         index = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(seed))[:128]
