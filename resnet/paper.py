@@ -22,8 +22,16 @@ def published_error(net: str, data: str) -> float | None:
 
 
 def recipe_name(recipe: Mapping[str, Any]) -> str:
-    """The name in RECIPES, "own" for any other; seed, precision and compiling do not count."""
-    return next((name for name, known in RECIPES.items() if not _changes(recipe, vars(known))), "own")
+    """The name in RECIPES, with the epochs where only they differ, "own" for any other.
+
+    Seed, precision and compiling do not count.
+    """
+    for name, known in RECIPES.items():
+        if not (changes := _changes(recipe, vars(known))):
+            return name
+        if set(changes) == {"epochs"}:
+            return f"{name}, {changes['epochs']} epochs"
+    return "own"
 
 
 def differences(recipe: Mapping[str, Any], source: str, whole: bool) -> list[str]:

@@ -358,6 +358,9 @@ def test_a_recipe_has_its_name_whatever_seed_and_precision() -> None:
     for name, recipe in RECIPES.items():
         assert recipe_name(vars(dataclasses.replace(recipe, seed=7, precision="bf16", compile=True))) == name
         assert recipe_name(vars(dataclasses.replace(recipe, lr=0.123))) == "own"
+        assert recipe_name(vars(dataclasses.replace(recipe, lr=0.123, epochs=7))) == "own"
+    assert recipe_name(vars(dataclasses.replace(RECIPES["fast"], epochs=7))) == "fast, 7 epochs"
+    assert recipe_name(vars(dataclasses.replace(RECIPES["paper"], epochs=7))) == "paper"  # 64,000 steps all the same
     assert recipe_name({"lr": "?"}) == "own"
 
 
