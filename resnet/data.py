@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from resnet import cifar, shapes
 from resnet.datafiles import check_memory, check_size, read_folder, read_npz
-from resnet.files import cache_folder
+from resnet.files import FOLDERS
 from resnet.photos import DataError
 
 __all__ = ["DATASETS", "DataError", "Dataset", "available", "crop", "data_folder", "download_cifar10", "draw_crops"]
@@ -154,7 +154,7 @@ def data_folder() -> Path:
     """Where data sets lie: $RESNET_DATA_DIR, or resnet-explorer/data in the user's cache folder."""
     if own := os.environ.get("RESNET_DATA_DIR"):
         return Path(os.path.expanduser(own))
-    return cache_folder() / "data"
+    return FOLDERS.user_cache_path / "data"
 
 
 def available() -> list[str]:

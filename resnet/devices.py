@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from resnet.files import cache_folder
+from resnet.files import FOLDERS
 
 MARGIN = 1.1  # bf16 has to be so many times faster than fp32
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -74,7 +74,7 @@ def pick_precision(wanted: str, device: str, key: str, seconds: Callable[[str], 
     if not has_bf16(device):
         return "fp32"
     digest = hashlib.sha256(f"{key} {device_name(device)} {torch.__version__}".encode()).hexdigest()[:24]
-    path = cache_folder() / "precision" / f"{digest}.json"
+    path = FOLDERS.user_cache_path / "precision" / f"{digest}.json"
     with ExitStack() as stack:
         with suppress(OSError, NotImplementedError):  # a folder that cannot be written or locked
             path.parent.mkdir(parents=True, exist_ok=True)

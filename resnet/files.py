@@ -7,6 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from platformdirs import PlatformDirs
+
+FOLDERS = PlatformDirs("resnet-explorer", appauthor=False)  # the user's, where the system wants them
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -38,14 +41,3 @@ def _replace(part: Path, path: Path, patience_s: float = 2) -> None:
             if sys.platform != "win32" or time.monotonic() > end:
                 raise
         time.sleep(0.02)
-
-
-def cache_folder() -> Path:
-    """resnet-explorer in the user's cache folder."""
-    if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "resnet-explorer"

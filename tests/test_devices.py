@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from resnet.devices import MARGIN, device_name, has_bf16, median_seconds, pick_p
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder that nothing has made yet, on a machine with bf16."""
-    monkeypatch.setattr(devices, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(devices, "FOLDERS", SimpleNamespace(user_cache_path=tmp_path / "cache"))
     monkeypatch.setattr(devices, "has_bf16", lambda device: True)
     return tmp_path / "cache"
 
