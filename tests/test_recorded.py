@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
+from resnet import runs
 from resnet.batches import Resident
 from resnet.data import load
 from resnet.model import memory_format
@@ -58,6 +60,19 @@ def test_results_has_the_recorded_accuracies(name: str) -> None:
     train = run.steps()["accuracy"][-390:].mean(dtype=float)
     row = f"| {name} | {last:.2%} | {best:.2%} ({accuracy.idxmax()}) | {lossless:.1%} | {train:.1%} |"
     assert row.replace("%", " %") in RESULTS
+
+
+def test_train_opens_with_the_deep_pair(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    monkeypatch.setattr(runs, "SHIPPED", ROOT / "assets" / "runs")
+    app = AppTest.from_file(str(ROOT / "pages" / "ui" / "main.py"), default_timeout=120).run()
+    app.switch_page("../training/train.py").run()
+    assert not app.exception
+    said = "\n".join(str(element.value) for element in [*app.markdown, *app.caption])
+    for name in ("ResNet-56", "plain-56"):
+        accuracy = RECORDED[name].epochs()["test_accuracy"].iloc[-1]
+        assert f"**{name}** at epoch 15, step 5,850: test accuracy {accuracy:.2%}".replace("%", " %") in said
+    assert "Recipe fast, " in said
+    assert "batch norm's: tests use its running statistics" in said, "plain-56 falls to 10 % for two epochs"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -314,7 +314,7 @@ def shown_run() -> Run | None:
         except RunError as error:
             st.warning(str(error))
             state.set_run(None)
-    return next(iter([*runs.all_runs()[:1], *runs.shipped()]), None)
+    return next(iter([*runs.all_runs()[:1], *runs.shipped()[-1:]]), None)  # the deepest pair
 
 
 def group_view(group: list[Run], going: bool) -> None:

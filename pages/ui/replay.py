@@ -136,6 +136,9 @@ def _curves(moments: Sequence[Moment]) -> None:
     with right:
         figure = run_plots.line_chart(accuracies, "step", "accuracy (%)", at)
         caption = "Thin: training batches, running average. Bold: the whole test set after each epoch."
+        if any(moment.run.job.net.norm == "batch" for moment in moments):
+            caption += " A dip of the bold line alone is usually batch norm's: tests use its running statistics, which "
+            caption += "lag behind weights that change fast."
         widgets.chart(figure, caption, "replay.accuracy")
     _strips(moments, "norms", "norm of dL/dW")
 
