@@ -34,7 +34,8 @@ def _check_choice(field: str, value: object, choices: Collection[str]) -> None:
         raise SpecError(field, rule, value, " or ".join(filter(None, choices)))
 
 
-def _check_int(field: str, value: object, low: int, high: int) -> None:
+def check_int(field: str, value: object, low: int, high: int) -> None:
+    """SpecError unless the value is a whole number from low to high."""
     if type(value) is not int or not low <= value <= high:
         raise SpecError(field, f"{_label(field)} must be a whole number in range.", value, f"{low} to {high:,}")
 
@@ -58,10 +59,10 @@ class StageSpec:
     shortcut: str = ""  # "" is the net's own
 
     def __post_init__(self) -> None:
-        _check_int("blocks", self.blocks, 1, MAX_BLOCKS)
-        _check_int("width", self.width, 1, MAX_WIDTH)
-        _check_int("stride", self.stride, 1, 4)
-        _check_int("dilation", self.dilation, 1, 16)
+        check_int("blocks", self.blocks, 1, MAX_BLOCKS)
+        check_int("width", self.width, 1, MAX_WIDTH)
+        check_int("stride", self.stride, 1, 4)
+        check_int("dilation", self.dilation, 1, 16)
         _check_choice("shortcut", self.shortcut, ("", *SHORTCUTS))
 
 
@@ -115,7 +116,7 @@ class NetSpec:
         for name, choices in CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         for name, (low, high) in INT_RANGES.items():
-            _check_int(name, getattr(self, name), low, high)
+            check_int(name, getattr(self, name), low, high)
         for name in ("zero_init", "skip_init"):
             _check_switch(name, getattr(self, name))
         chance = self.stochastic_depth
@@ -259,7 +260,7 @@ def _net(block: str, blocks: tuple[int, ...], strides: tuple[int, ...] = (1, 2, 
 
 def cifar(depth: int) -> NetSpec:
     """He 2015, 4.2: 6n+2 layers in three stages of 16, 32, 64 channels, option A. SpecError for another depth."""
-    _check_int("depth", depth, 8, 1202)
+    check_int("depth", depth, 8, 1202)
     n, rest = divmod(depth - 2, 6)
     if rest:
         near = f"{6 * n + 2} or {6 * n + 8}"

@@ -20,7 +20,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from resnet.model import build
 from resnet.profiler import Profile, Row, profile_module
-from resnet.spec import PRESETS, NetSpec, SpecError, with_output_stride
+from resnet.spec import PRESETS, NetSpec, SpecError, check_int, with_output_stride
 
 MAX_SIZE = 4096  # pixels a side
 PROPOSALS, DETECTIONS = 1000, 100  # torchvision's upper limits for one image
@@ -186,9 +186,9 @@ def profile_system(
     """
     entry = system(name)
     size = entry.image_size if image_size is None else image_size
-    _check("image_size", size, 1, MAX_SIZE)
-    _check("proposals", proposals, 0, PROPOSALS)
-    _check("detections", detections, 0, DETECTIONS)
+    check_int("image_size", size, 1, MAX_SIZE)
+    check_int("proposals", proposals, 0, PROPOSALS)
+    check_int("detections", detections, 0, DETECTIONS)
     return _profiled(name, size, proposals, detections)
 
 
@@ -202,12 +202,6 @@ def _profiled(name: str, size: int, proposals: int, detections: int) -> Profile:
     rows += _regions(model, "box", ROI, proposals, shape)
     rows += _regions(model, "mask", MASK_ROI, detections, shape)
     return Profile(shape, tuple(rows))
-
-
-def _check(field: str, value: object, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        label = field.replace("_", " ").capitalize()
-        raise SpecError(field, f"{label} must be a whole number in range.", value, f"{low} to {high:,}")
 
 
 class _Dense(nn.Module):

@@ -35,10 +35,8 @@ def measured(name: str, size: int) -> tuple[Profile | None, ProfileError | None]
 
 
 def show(name: str, profile: Profile) -> None:
-    with st.container(horizontal=True):
-        entries = {"Parameters": profile.params, "MACs": profile.macs, "FLOPs": profile.flops}
-        for label, value in entries.items():
-            st.metric(label, f"{value:,}", border=True, width="content")
+    entries = {"Parameters": profile.params, "MACs": profile.macs, "FLOPs": profile.flops}
+    widgets.tiles({label: f"{value:,}" for label, value in entries.items()})
     text = f"{name} stage by stage from left to right, taller where its feature map is larger; hover for its costs."
     widgets.chart(plots.net_diagram(profile.blocks(), plain=False), text, "relatives.diagram")
     view = widgets.choice("View", VIEWS, "relatives.view")

@@ -131,9 +131,7 @@ def _show_speed(latency: Latency, table: pd.DataFrame) -> None:
         "Images per second": f"{latency.images_per_second:,.1f}",
         "Middle half of the times": f"{1000 * low:,.2f} to {1000 * high:,.2f} ms",
     }
-    with st.container(horizontal=True):
-        for label, value in entries.items():
-            st.metric(label, value, border=True, width="content")
+    widgets.tiles(entries)
     giga = table.assign(
         seconds=1000 * table.seconds, flops=table.flops / 1e9, bytes=table.bytes / 1e6, achieved=table.achieved / 1e9,
         bound=table.bound / 1e9, fraction=100 * table.fraction,
@@ -170,9 +168,7 @@ def memory(spec: NetSpec) -> None:
         asked, measured = state.widget("costs.peak", (None, 0))
         if asked == key:
             entries["Measured peak while training"] = measured
-        with st.container(horizontal=True):
-            for label, value in entries.items():
-                st.metric(label, f"{value / 2**20:,.1f} MiB", border=True, width="content")
+        widgets.tiles({label: f"{value / 2**20:,.1f} MiB" for label, value in entries.items()})
         if result.peak < BUSY and st.button("Measure the peak: two real steps on this CPU", icon=":material/memory:"):
             with st.spinner("Training two steps in a process of its own …"):
                 state.set_widgets({"costs.peak": (key, measure_peak(spec, batch, "cpu", optimizer, precision))})

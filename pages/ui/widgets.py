@@ -1,7 +1,7 @@
 """Pieces that several pages show."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +67,13 @@ def chart(figure: go.Figure, caption: str, key: str, on_select: Literal["ignore"
     )  # fmt: skip
     st.caption(caption)
     return event if on_select == "rerun" else None
+
+
+def tiles(entries: Mapping[str, str]) -> None:
+    """Figures in a row, each under its label."""
+    with st.container(horizontal=True):
+        for label, value in entries.items():
+            st.metric(label, value, border=True, width="content")
 
 
 def figures(spec: NetSpec) -> None:
