@@ -1,22 +1,28 @@
-"""Our training beside a loop in the style people use today, in one process: `python benchmarks/train.py --help`.
+"""Our training beside a loop in the style people use today: `python benchmarks/train.py --help`.
 
 Same net, images, batch and threads. Chunks of steps take turns, so that a machine that slows down slows all of them;
-a ratio is the loop's seconds a step over ours, round by round. The loop: a DataLoader with PIL transforms (the better
-of 0 and 2 workers), float32, memory in PyTorch's own layout, loss and hits read at each step. Ours also records
-gradient norms and relative updates of all layers at each step.
+a ratio is the loop's seconds a step over ours, round by round. Each contender has a process of its own, as a run has,
+for how a process keeps its memory is part of its speed; while one computes, the others sleep. The loop: a DataLoader
+with PIL transforms (the better of 0 and 2 workers), float32, memory in PyTorch's own layout, loss and hits read at each
+step. Ours also records gradient norms and relative updates of all layers at each step.
 """
 
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest import mock
 
 sys.path.pop(0)  # this folder: its profile.py would hide the standard module
@@ -138,14 +144,44 @@ def chunk(contender: Contender, steps: int, device: str) -> float:
     return (time.perf_counter() - start) / done
 
 
-def interleaved(contenders: dict[str, Contender], steps: int, rounds: int, device: str) -> dict[str, list[float]]:
+def compete(turns: Connection, make: Callable[..., Contender], spec: NetSpec, recipe: Recipe, args: Any) -> None:
+    """What a contender's process does: a chunk for each number of steps that it gets."""
+    multiprocessing.set_start_method(args.start_method, force=True)  # a DataLoader's workers begin as they usually do
+    torch.set_num_threads(args.threads)
+    contender = make(spec, load(args.data).resized(spec.image_size), recipe, args.device)
+    while True:
+        turns.send(chunk(contender, turns.recv(), args.device))
+
+
+@contextmanager
+def process(*job: Any, environment: dict[str, str]) -> Iterator[Connection]:
+    """Where to send numbers of steps to and get seconds a step from."""
+    context = multiprocessing.get_context("spawn")
+    ours_end, its_end = context.Pipe()
+    with mock.patch.dict(os.environ, environment):
+        started = context.Process(target=compete, args=(its_end, *job))
+        started.start()
+    its_end.close()  # so that its death is seen here
+    try:
+        yield ours_end
+    finally:
+        started.terminate()
+        started.join()
+
+
+def interleaved(contenders: dict[str, Connection], steps: int, rounds: int) -> dict[str, list[float]]:
     """Seconds a step of each round, after one that compiles, records and chooses kernels."""
+
+    def turn(contender: Connection, steps: int) -> float:
+        contender.send(steps)
+        return contender.recv()
+
     for contender in contenders.values():
-        chunk(contender, 1, device)
+        turn(contender, 1)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            times[name].append(chunk(contender, steps, device))
+            times[name].append(turn(contender, steps))
     return times
 
 
@@ -158,14 +194,18 @@ def spread(values: list[float], form: str = ".2f") -> str:
     return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
-def compare(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Namespace) -> dict[str, list[float]]:
+def compare(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds a step of every contender, by round."""
-    contenders = {f"usual, {workers} workers": usual(spec, data, recipe, args.device, workers) for workers in (0, 2)}
-    contenders["ours"] = ours(spec, data, recipe, args.device)
-    if args.compile:
-        compiled = dataclasses.replace(recipe, compile=True)
-        contenders["compiled"] = ours(spec, data, compiled, args.device)
-    return interleaved(contenders, args.steps, args.rounds, args.device)
+    with ExitStack() as stack:
+        contenders = {}
+        for workers in (0, 2):
+            job = process(partial(usual, workers=workers), spec, recipe, args, environment={})
+            contenders[f"usual, {workers} workers"] = stack.enter_context(job)
+        for name in ("ours", "compiled")[: 1 + args.compile]:
+            made = dataclasses.replace(recipe, compile=name == "compiled")
+            job = process(ours, spec, made, args, environment=runs.KEEP_MEMORY)
+            contenders[name] = stack.enter_context(job)
+        return interleaved(contenders, args.steps, args.rounds)
 
 
 def report(spec: NetSpec, recipe: Recipe, times: dict[str, list[float]], limits: dict[str, Ceilings]) -> None:
@@ -280,7 +320,8 @@ def arguments() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no worker is left
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no process is left
+    args.start_method = multiprocessing.get_start_method()
     torch.set_num_threads(args.threads)
     try:
         data = load(args.data)
@@ -294,7 +335,7 @@ def main(args: argparse.Namespace) -> None:
         images, recipe = data.resized(spec.image_size), Recipe(epochs=1000, batch=args.batch)
         recipe = dataclasses.replace(recipe, precision=precision_for(spec, recipe, args.device))
         limits = {precision: ceilings(args.device, precision) for precision in {"fp32", recipe.precision}}
-        times = compare(spec, images, recipe, args)
+        times = compare(spec, recipe, args)
         report(spec, recipe, times, limits)
         found |= headline(name, times)
         if args.norms:

@@ -3,8 +3,10 @@
 import dataclasses
 import errno
 import os
+import platform
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,6 +209,37 @@ def test_a_request_is_taken_after_the_step_and_taken_back_by_a_start(
     runs.start(run)
     assert run.requested() is None
     assert run.status().state == "starting"
+
+
+REUSE = """
+import resource, torch
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(12):
+    before = faults()
+    step = [torch.ones(2**23) for _ in range(3)]  # 32 MiB each, like a large net's activations
+    step = []
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="KEEP_MEMORY is for glibc")
+def test_a_worker_keeps_the_memory_that_a_step_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, str]] = []
+
+    def started(*_: Any, env: dict[str, str], **__: Any) -> SimpleNamespace:
+        given.append(env)
+        return SimpleNamespace(poll=lambda: None, kill=print, wait=print)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_children", {})
+        patched.setattr(subprocess, "Popen", started)
+        runs.start(runs.create(job()))
+
+    def page_faults(environment: dict[str, str]) -> int:
+        return int(subprocess.check_output([sys.executable, "-c", REUSE], env=environment, text=True))
+
+    assert page_faults(given[0]) < 100 < 10_000 < page_faults(dict(os.environ))
 
 
 def test_only_pause_and_stop_can_be_asked_for() -> None:
