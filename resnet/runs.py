@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -248,12 +249,20 @@ def create(job: Job) -> Run:
         rule = "The data sets here are images, and this net reads clips or volumes."
         raise RunError(f"{rule} Received {job.net.frames} frames. Choose a net with 0 frames.")
     name = re.sub(r"[^a-z0-9]+", "-", job.net.name.lower()).strip("-")
-    path = runs_folder() / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{secrets.token_hex(2)}"
-    path.mkdir(parents=True)
-    run = Run(path)
+    run = Run(_new_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"))
     run.write_status(Status("stopped", "It has not been started yet."))
-    replace_file(path / "run.json", job.to_json())
+    replace_file(run.path / "run.json", job.to_json())
     return run
+
+
+def _new_folder(name: str) -> Path:
+    """A folder in the runs folder that nobody else has: the name with four random digits."""
+    runs_folder().mkdir(parents=True, exist_ok=True)
+    while True:
+        path = runs_folder() / f"{name}-{secrets.token_hex(2)}"
+        with suppress(FileExistsError):  # two of one second may draw the same digits
+            path.mkdir()
+            return path
 
 
 def start_race(

@@ -197,6 +197,14 @@ def test_find_takes_no_path(name: str, tmp_path: Path) -> None:
         runs.find(name)
 
 
+def test_runs_of_one_second_that_draw_the_same_digits_get_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda form: "20260102-030405")
+    drawn = iter(["aaaa", "aaaa", "aaaa", "bbbb"])
+    monkeypatch.setattr("secrets.token_hex", lambda size: next(drawn) if size == 2 else f"{size:08}")
+    first, second = runs.create(job()), runs.create(job())
+    assert (first.id[-4:], second.id[-4:]) == ("aaaa", "bbbb")
+
+
 def test_find_and_list_give_the_newest_first(tmp_path: Path) -> None:
     made = [runs.create(job()) for _ in range(3)]
     for age, run in enumerate(made):
