@@ -11,6 +11,7 @@ from resnet.codes import to_code
 from resnet.data import DataError, Dataset, load, load_offered
 from resnet.devices import autocast, devices, median_seconds, pick_precision
 from resnet.model import build, memory_format
+from resnet.narrow import quicken
 from resnet.recipes import Recipe
 from resnet.runs import Job, RunError, threads_for
 from resnet.spec import NetSpec, plain_twin
@@ -76,6 +77,7 @@ def precision_for(net: NetSpec, recipe: Recipe, device: str) -> str:
         images = torch.rand(recipe.batch, twin.in_channels, twin.image_size, twin.image_size, device=device)
         images = images.contiguous(memory_format=memory_format(model))
         model = model.to(memory_format=memory_format(model))
+        quicken(model, device, precision)
 
         def step() -> None:
             with autocast(device, precision):

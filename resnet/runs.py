@@ -29,23 +29,22 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from resnet.codes import from_dict, to_dict
 from resnet.files import DISK_FULL, FOLDERS, replace_file
-from resnet.records import VERSION, Records
+from resnet.jobs import ACTIVE, Job, RunError, Status
+from resnet.records import Records
 from resnet.spec import NetSpec
 
-STATES = ("starting", "queued", "running", "paused", "stopped", "finished", "failed", "crashed")
-ACTIVE = ("starting", "queued", "running")
 START_LIMIT_S = 120  # a worker that has not taken its lock by then never will
 SHIPPED = Path(__file__).parent.parent / "assets" / "runs"  # recorded runs that come with the program
 # For glibc, which else gives what a training step frees back to the system, and in the next step gets it anew page by
-# page: a tenth of ResNet-18's time on a CPU. Other C libraries ignore these.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+# page: a tenth of ResNet-18's time on a CPU. And pages of 2 MiB where Linux has them: with 4 KiB, finding them takes a
+# twentieth of ResNet-20's. Other C libraries ignore these.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 _children: dict[tuple[Path, float], subprocess.Popen] = {}  # by run and the time of the status it was started with
-
-
-class RunError(ValueError):
-    """Something asked of a run that it cannot do, in a sentence for a person."""
 
 
 def runs_folder() -> Path:
@@ -53,62 +52,6 @@ def runs_folder() -> Path:
     if named := os.environ.get("RESNET_RUNS_DIR"):
         return Path(named).expanduser()
     return FOLDERS.user_data_path / "runs"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run trains, and how."""
-
-    net: NetSpec
-    data: str
-    recipe: dict[str, Any]
-    train_images: int | None = None  # a balanced part of the training set, None for all
-    device: str = "auto"
-    threads: int = 0  # CPU threads, 0 for all
-    group: str = ""  # runs of one race share it
-    only_offered: bool = True  # the data must be one that the data folder offers
-    stream: bool = False  # the data are a folder of pictures that stay on the disk
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            kind: Any = dict if field.name == "recipe" else field.type
-            if not isinstance(getattr(self, field.name), kind):
-                name = getattr(kind, "__name__", kind)
-                raise RunError(f"A run's {field.name} must be {name}. Received {getattr(self, field.name)!r}.")
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self) | {"net": to_dict(self.net), "version": VERSION}, indent=1)
-
-    @staticmethod
-    def from_json(text: str) -> "Job":
-        values = json.loads(text)
-        if values.pop("version", 1) != VERSION:
-            raise RunError("It was made by another version of this program.")
-        return Job(**values | {"net": from_dict(values["net"])})
-
-
-@dataclass(frozen=True)
-class Status:
-    """state is one of STATES, message a sentence or empty, updated in seconds since 1970."""
-
-    state: str
-    message: str = ""
-    phase: str = ""  # while running: loading data, training, testing
-    steps: int = 0  # in all, once the data are known
-    device: str = ""
-    ticket: int = 0  # its place among all that were ever started; runs of one race share it; 0 outside the queue
-    host: str = ""
-    updated: float = 0.0
-
-    @staticmethod
-    def from_json(text: str) -> "Status":
-        """ValueError or TypeError where the text is no status."""
-        status = Status(**json.loads(text))
-        words = (status.state, status.message, status.phase, status.device, status.host)
-        if not all(isinstance(word, str) for word in words) or status.state not in STATES:
-            raise ValueError("A status has a state that this program knows, and its words are text.")
-        steps, ticket, updated = max(0, int(status.steps)), int(status.ticket), float(status.updated)
-        return dataclasses.replace(status, steps=steps, ticket=ticket, updated=updated)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from resnet.batches import Feed, seed_of
 from resnet.devices import autocast
 from resnet.layers import StochasticDepth
 from resnet.model import memory_format, weight_layers
+from resnet.narrow import quicken
 from resnet.recipes import Recipe
 
 UNREAD = {"cuda": 64, "mps": 16}  # steps whose figures are fetched at once: each fetching waits for the device
@@ -70,6 +71,7 @@ class State:
         # The fused SGD pairs weights and momentum by place in memory, so both get their layout here, before a load.
         self.model, self.step = model.to(memory_format=memory_format(model)), 0
         device = next(model.parameters()).device
+        quicken(model, device, recipe.precision)
         self.lr = torch.zeros((), device=device)
         self.optimizer = torch.optim.SGD(
             model.parameters(),
