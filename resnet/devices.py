@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -28,7 +29,13 @@ def has_bf16(device: str) -> bool:
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported()
-    return kind == "cpu" and torch.cpu._is_amx_tile_supported()
+    return kind == "cpu" and torch.cpu._is_amx_tile_supported() and "AMX" in (_onednn_limit() or "AMX")
+
+
+def _onednn_limit() -> str:
+    """The newest vector instructions that the environment lets oneDNN use, empty for all that there are."""
+    named = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    return "" if named.upper() in ("ALL", "DEFAULT") else named.upper()
 
 
 def autocast(device: torch.device | str, precision: str) -> torch.autocast:
@@ -50,6 +57,7 @@ def device_name(device: str) -> str:
     if kind != "cpu":
         return f"{processor()}, {kind}"
     isa = torch.backends.cpu.get_cpu_capability() + (" with AMX" if has_bf16("cpu") else "")
+    isa += f" (oneDNN: {limit})" if (limit := _onednn_limit()) else ""
     threads = torch.get_num_threads()
     return f"{processor()}, {isa}, {threads} thread{'s' * (threads != 1)}"
 
