@@ -59,7 +59,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The best of this machine: `flops` (FLOP/s) of a square matrix product, `bandwidth` (bytes/s) of a large copy."""
+    """The best of this machine: `flops` (FLOP/s) of a matrix product, `bandwidth` (bytes/s) of a large copy."""
 
     device: str
     precision: str
@@ -128,18 +128,20 @@ def latency(
 def ceilings(device: str = "cpu", precision: str = "fp32", seconds: float = 1.0) -> Ceilings:
     """Measure both ceilings in about `seconds`; a copy's bytes are those read and those written. SpeedError."""
     _check(1, device, precision, seconds)
-    side, size = (1024, 2**26) if device == "cpu" else (8192, 2**30)
-    a, b = (torch.rand(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
+    size, products = (2**26, ((1024, 1024), (16_384, 256))) if device == "cpu" else (2**30, ((8192, 8192),))
+
+    def best(code: str, **names: Tensor) -> float:
+        timer = Timer(code, globals={"torch": torch, **names}, num_threads=torch.get_num_threads())
+        return min(timer.blocked_autorange(min_run_time=seconds / (1 + len(products))).times)
+
+    flops = 0.0
+    for rows, side in products:  # a square one; many rows, as a convolution's pixels are
+        a, b = (torch.rand(n, side, device=device).to(DTYPES[precision]) for n in (rows, side))
+        taken = best("torch.mm(a, b, out=c)", a=a, b=b, c=torch.empty_like(a))
+        flops = max(flops, FLOPS_PER_MAC * rows * side**2 / taken)
     source = torch.zeros(size // 4, device=device)
-    goods = {"product": "torch.mm(a, b, out=c)", "copy": "target.copy_(source)"}
-    names = {"torch": torch, "a": a, "b": b, "c": torch.empty_like(a)}
-    names |= {"source": source, "target": torch.empty_like(source).zero_()}
-    timed = {}
-    for what, code in goods.items():
-        timer = Timer(code, globals=names, num_threads=torch.get_num_threads())
-        timed[what] = min(timer.blocked_autorange(min_run_time=seconds / 2).times)
-    flops = FLOPS_PER_MAC * side**3 / timed["product"]
-    return Ceilings(device, precision, flops, 2 * size / timed["copy"])
+    copied = best("target.copy_(source)", source=source, target=torch.empty_like(source).zero_())
+    return Ceilings(device, precision, flops, 2 * size / copied)
 
 
 def traffic(rows: list[Row], batch: int, precision: str = "fp32") -> int:
