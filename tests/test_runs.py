@@ -182,10 +182,13 @@ def test_a_kill_between_the_last_step_of_an_epoch_and_its_test(monkeypatch: pyte
     assert_equal_results(run, reference)
 
 
-@pytest.mark.parametrize("step", [1, 7, 8, 9, 16])
-def test_a_pause_after_any_step_resumes_exactly(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    reference = uninterrupted(RECIPE)
-    run = runs.create(job())
+@pytest.mark.parametrize(
+    ("step", "precision"), [(1, "fp32"), (7, "fp32"), (8, "fp32"), (9, "fp32"), (16, "fp32"), (5, "bf16")]
+)
+def test_a_pause_after_any_step_resumes_exactly(step: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = dataclasses.replace(RECIPE, precision=precision)
+    reference = uninterrupted(recipe)
+    run = runs.create(job(recipe=vars(recipe)))
     with monkeypatch.context() as patch:
         patch.setattr(Run, "requested", lambda self: "paused" if len(self.steps()) == step else None)
         assert worker.work(run.path).state == "paused"
