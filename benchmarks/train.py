@@ -12,10 +12,12 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import signal
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -31,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from PIL import Image
 from torch import nn
+from torch.profiler import ProfilerActivity
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
@@ -48,6 +51,12 @@ from resnet.speed import Ceilings, ceilings, traffic
 from resnet.trainer import EpochRecord, State, fit
 
 NETS = ["ResNet-20", "ResNet-56", "ResNet-18 CIFAR stem"]
+KINDS = {  # of operations, by their names
+    "convolutions": "conv",
+    "batch norm": "batch_norm",
+    "ReLU": "relu|clamp_min|threshold",
+    "additions": "^aten::add",
+}
 SETTLE = 4  # steps before the clock starts, in which workers fill their queues again
 Contender = Iterator[int]  # trains; gives the number of steps that it took
 
@@ -239,6 +248,19 @@ def headline(name: str, times: dict[str, list[float]]) -> dict[str, float]:
     return found
 
 
+def where(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Namespace) -> None:
+    """Prints which operations the CPU's time goes to in steps that are not compiled."""
+    contender, taken = ours(spec, data, recipe, args.device), Counter[str]()
+    chunk(contender, 1, args.device)
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profiled:
+        chunk(contender, args.steps, args.device)
+    for event in profiled.key_averages():
+        kind = next((kind for kind, names in KINDS.items() if re.search(names, event.key)), "all the rest")
+        taken[kind] += event.self_cpu_time_total
+    shares = [f"{kind} {taken[kind] / taken.total():.0%}" for kind in [*KINDS, "all the rest"]]
+    print(f"{spec.name}: where a step's time goes: {', '.join(shares)}", flush=True)
+
+
 def dashboard(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> None:
     """Prints how much slower a worker's steps are while this process looks at its run each second, as the page does.
 
@@ -313,6 +335,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=320 if devices()[0] == "cuda" else 10, help="of a chunk")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     parser.add_argument("--norms", action="store_true", help="also what norms and updates take")
+    parser.add_argument("--where", action="store_true", help="also which operations the time goes to, on a CPU")
     parser.add_argument("--dashboard", action="store_true", help="also with the page attached")
     parser.add_argument("--to", nargs="+", type=float, default=[], help="seconds to these test accuracies in %%")
     parser.add_argument("--seeds", type=int, default=3, help="of --to")
@@ -342,6 +365,8 @@ def main(args: argparse.Namespace) -> None:
             step = statistics.median(times["ours"])
             shares = [seconds / step for seconds in recording(spec, images, recipe, args)]
             print(f"{name}: norms and updates take {spread(shares, '.2%')} of a step", flush=True)
+        if args.where:
+            where(spec, images, recipe, args)
         if args.dashboard:
             dashboard(spec, recipe, args)
         if args.to:

@@ -17,6 +17,7 @@ from resnet.devices import has_bf16
 from resnet.model import memory_format
 
 NARROW, NARROWEST = 8, 4  # pixels of a row up to which the weights' gradient, and up to which all of it, gains
+ENOUGH = 8  # images that make a longer row
 Sizes = Sequence[int]
 
 
@@ -36,7 +37,8 @@ class _NarrowConv2d(nn.Conv2d):
     """In fp32, in which a run may still test or a page look at the model, nn.Conv2d itself."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_autocast_enabled("cpu") and _out_width(x, self.stride) <= NARROW:
+        narrow = len(x) >= ENOUGH and _out_width(x, self.stride) <= NARROW
+        if narrow and torch.is_autocast_enabled("cpu"):
             return convolution(x, self.weight, self.stride, self.padding, self.dilation)
         return super().forward(x)
 

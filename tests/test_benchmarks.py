@@ -15,12 +15,13 @@ LITTLE = ["--nets", "ResNet-8", "--data", "shapes", "--batch", "4", "--steps", "
 LITTLE += ["--device", "cpu"]
 # By script the arguments that make it short and ask for all that it measures, and some of the words that it then says.
 SHORT = {
-    "train": [*LITTLE, "--norms", "--dashboard", "--compile", "--to", "0", "--seeds", "1"],
+    "train": [*LITTLE, "--norms", "--where", "--dashboard", "--compile", "--to", "0", "--seeds", "1"],
     "profile": ["--nets", "ResNet-20", "SE-ResNet-50", "--rounds", "1"],
 }
 WORDS = {
     "train": (
         *("norms and updates take", "with the page attached a step takes", "seed 0: test accuracy of 0 % after"),
+        *("where a step's time goes: convolutions ", "batch norm ", "all the rest "),
         *("images/s", "TFLOP/s", "of the matrix product", "1 thread,"),
     ),
     "profile": ("to import torch", "goal of 0.3 s, median:"),

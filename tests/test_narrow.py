@@ -94,8 +94,17 @@ def test_a_net_trains_as_without_it_to_the_rounding_of_bf16(called: list[tuple[i
 
 
 @pytest.mark.usefixtures("amx")
+@pytest.mark.parametrize(("images", "times"), [(7, 0), (8, 2)])
+def test_a_few_images_make_no_row(images: int, times: int, called: list[tuple[int, ...]]) -> None:
+    model = State(build(cifar(8)), Recipe(precision="bf16")).model
+    with autocast("cpu", "bf16"):
+        model(torch.rand(images, 3, 32, 32))
+    assert len(called) == times
+
+
+@pytest.mark.usefixtures("amx")
 def test_in_fp32_nothing_is_laid_side_by_side(called: list[tuple[int, ...]]) -> None:
-    images = torch.rand(4, 3, 32, 32)
+    images = torch.rand(8, 3, 32, 32)
     model = build(cifar(8)).eval()
     expected = model(images)
     for precision in ("fp32", "bf16"):
