@@ -117,8 +117,9 @@ def ours(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> Contender
         yield len(records) if isinstance(records, list) else 0
 
 
-def recording(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Namespace) -> list[float]:
-    """Seconds that a step takes for the norms and relative updates of all layers: these operations of `Step` alone.
+def recording(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds that a step takes for the gradient norms, and for the relative updates, of all layers: these operations
+    of `Step` alone.
 
     Beside a step without them they would drown in the noise. Before each time a copy empties the caches, as a step's
     convolutions do.
@@ -127,17 +128,19 @@ def recording(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Names
     step = trainer.Step(state, feed, recipe)
     step.run(next(feed.inputs(0, 1))[0])
     gradients = [weight.grad for weight in step.weights if weight.grad is not None]
-    large, times = torch.ones(2, 2**26, device=args.device), []
+    large = torch.ones(2, 2**26, device=args.device)
+
+    def seconds(operations: Callable[[], object]) -> float:
+        large[0].copy_(large[1])
+        wait(args.device)
+        start = time.perf_counter()
+        operations()
+        wait(args.device)
+        return time.perf_counter() - start
+
+    parts = {"gradient norms": lambda: torch.stack(torch._foreach_norm(gradients)), "updates": step._update}
     with mock.patch.object(state.optimizer, "step"):
-        for _ in range(args.rounds * args.steps):
-            large[0].copy_(large[1])
-            wait(args.device)
-            start = time.perf_counter()
-            torch.stack(torch._foreach_norm(gradients))
-            step._update()
-            wait(args.device)
-            times.append(time.perf_counter() - start)
-    return times
+        return {name: [seconds(part) for _ in range(args.rounds * args.steps)] for name, part in parts.items()}
 
 
 def chunk(contender: Contender, steps: int, device: str) -> float:
@@ -363,8 +366,10 @@ def main(args: argparse.Namespace) -> None:
         found |= headline(name, times)
         if args.norms:
             step = statistics.median(times["ours"])
-            shares = [seconds / step for seconds in recording(spec, images, recipe, args)]
-            print(f"{name}: norms and updates take {spread(shares, '.2%')} of a step", flush=True)
+            for part, taken in recording(spec, images, recipe, args).items():
+                print(
+                    f"{name}: {part} take {spread([seconds / step for seconds in taken], '.2%')} of a step", flush=True
+                )
         if args.where:
             where(spec, images, recipe, args)
         if args.dashboard:

@@ -8,6 +8,7 @@ from resnet.recipes import RECIPES
 HE_2015 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}  # Table 6, test error in %
 ORIGINAL = "original pixels"  # in the source of data that are no copy
 _FREE = ("seed", "precision", "compile")  # change no more than chance does
+_TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}"}  # behind a recipe's name
 _SWITCHES = {
     "label_smoothing": "label smoothing",
     "ema": "averaged weights (EMA) in the test",
@@ -22,15 +23,15 @@ def published_error(net: str, data: str) -> float | None:
 
 
 def recipe_name(recipe: Mapping[str, Any]) -> str:
-    """The name in RECIPES, with the epochs where only they differ, "own" for any other.
+    """The name in RECIPES, with the epochs and the weight decay where only they differ, "own" for any other.
 
     Seed, precision and compiling do not count.
     """
     for name, known in RECIPES.items():
-        if not (changes := _changes(recipe, vars(known))):
-            return name
-        if set(changes) == {"epochs"}:
-            return f"{name}, {changes['epochs']} epochs"
+        if (changes := _changes(recipe, vars(known))).keys() <= _TOLD.keys():
+            return ", ".join(
+                [name, *(words.format(changes[field]) for field, words in _TOLD.items() if field in changes)]
+            )
     return "own"
 
 

@@ -90,7 +90,7 @@ def _check_number(name: str, value: object, whole: bool) -> None:
 
 RECIPES = {
     "short": Recipe(),
-    "fast": Recipe(epochs=30, lr=0.3, ema=0.995, flip_test=True),
+    "fast": Recipe(epochs=30, lr=0.3, weight_decay=3e-4, ema=0.995, flip_test=True),
     "paper": Recipe(  # He 2015 (arXiv 1512.03385), 4.2
         epochs=165,
         steps=64_000,

@@ -20,7 +20,12 @@ SHORT = {
 }
 WORDS = {
     "train": (
-        *("norms and updates take", "with the page attached a step takes", "seed 0: test accuracy of 0 % after"),
+        *(
+            "gradient norms take",
+            "updates take",
+            "with the page attached a step takes",
+            "seed 0: test accuracy of 0 % after",
+        ),
         *("where a step's time goes: convolutions ", "batch norm ", "all the rest "),
         *("images/s", "TFLOP/s", "of the matrix product", "1 thread,"),
     ),

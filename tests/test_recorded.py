@@ -71,7 +71,7 @@ def test_train_opens_with_the_deep_pair(monkeypatch: pytest.MonkeyPatch, data_di
     for name in ("ResNet-56", "plain-56"):
         accuracy = RECORDED[name].epochs()["test_accuracy"].iloc[-1]
         assert f"**{name}** at epoch 15, step 5,850: test accuracy {accuracy:.2%}".replace("%", " %") in said
-    assert "Recipe fast, 15 epochs, seed 0" in said
+    assert "Recipe fast, 15 epochs, weight decay 0.0005, seed 0" in said
     assert "batch norm's: tests use its running statistics" in said, "plain-56 falls to 10 % for two epochs"
 
 

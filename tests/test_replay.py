@@ -360,6 +360,8 @@ def test_a_recipe_has_its_name_whatever_seed_and_precision() -> None:
         assert recipe_name(vars(dataclasses.replace(recipe, lr=0.123))) == "own"
         assert recipe_name(vars(dataclasses.replace(recipe, lr=0.123, epochs=7))) == "own"
     assert recipe_name(vars(dataclasses.replace(RECIPES["fast"], epochs=7))) == "fast, 7 epochs"
+    longer = dataclasses.replace(RECIPES["short"], epochs=7, weight_decay=2e-4)
+    assert recipe_name(vars(longer)) == "short, 7 epochs, weight decay 0.0002"
     assert recipe_name(vars(dataclasses.replace(RECIPES["paper"], epochs=7))) == "paper"  # 64,000 steps all the same
     assert recipe_name({"lr": "?"}) == "own"
 
