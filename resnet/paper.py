@@ -28,10 +28,10 @@ def recipe_name(recipe: Mapping[str, Any]) -> str:
     Seed, precision and compiling do not count.
     """
     for name, known in RECIPES.items():
-        if (changes := _changes(recipe, vars(known))).keys() <= _TOLD.keys():
-            return ", ".join(
-                [name, *(words.format(changes[field]) for field, words in _TOLD.items() if field in changes)]
-            )
+        changes = _changes(recipe, vars(known))
+        if changes.keys() <= _TOLD.keys():
+            told = [words.format(changes[field]) for field, words in _TOLD.items() if field in changes]
+            return ", ".join([name, *told])
     return "own"
 
 
