@@ -60,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
         *{"streaming", "trainer"},
     },
     "sharing": {"batches", "data", "files", "model", "prepare", "recipes", "runs", "trainer", "worker"},
+    "opened": {"data", "model", "photos", "prepare", "runs", "worker"},
     "curves": set(),
     "gradients": set(),
     "saliency": set(),

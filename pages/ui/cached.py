@@ -16,12 +16,11 @@ from resnet.export import export
 from resnet.gradients import gradient_norms
 from resnet.memory import Memory, memory
 from resnet.model import ResNet, blocks, build, weight_layers
+from resnet.opened import open_run, some_tests
 from resnet.photos import open_photo, photo_batch
-from resnet.prepare import load_data
 from resnet.profiler import Profile, profile
 from resnet.saliency import explain, top_k
 from resnet.spec import NetSpec
-from resnet.worker import load_model
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -113,9 +112,9 @@ def _noise(spec: NetSpec, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _test_batch(data: datasets.Dataset, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised test images (count, C, S, S), the same ones each time, and their labels (count,)."""
-    chosen = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:count]
-    return datasets.normalise(data.test_images[chosen], data.mean, data.std), data.test_labels[chosen]
+    """Test images (count, C, S, S) as an untrained net would be trained on them, and their labels (count,)."""
+    images, labels = some_tests(data, count)
+    return datasets.normalise(images, data.mean, data.std), labels
 
 
 def _gradients(model: ResNet, batch: tuple[torch.Tensor, torch.Tensor]) -> pd.DataFrame:
@@ -134,12 +133,8 @@ def gradients_at_start(spec: NetSpec, seed: int, source: str, count: int) -> pd.
 @st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
 def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
     """The same of a run's checkpoint at `step`, on test images of its own data set. RunError, DataError."""
-    run = runs.find(run_id)
-    images, labels = test_pictures(run)
-    if not len(images):
-        return _gradients(load_model(run), _test_batch(load_data(run.job), count))
-    pixels = np.stack([sample_pixels(image, run.job.net.image_size, run.job.net.in_channels) for image in images])
-    return _gradients(load_model(run), (_input(run, pixels), torch.from_numpy(labels).long()))
+    trained = open_run(runs.find(run_id))
+    return _gradients(trained.model, trained.test_batch(count))
 
 
 def test_pictures(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
@@ -171,25 +166,19 @@ class Answer:
     probabilities: np.ndarray
 
 
-def _input(run: runs.Run, pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (N, C, S, S) -> normalised as the run's training images were, float (N, C, S, S)."""
-    mean, std = torch.tensor(run.info["mean"]), torch.tensor(run.info["std"])
-    return datasets.normalise(torch.from_numpy(pixels), mean, std)
-
-
 @st.cache_data(max_entries=64, show_spinner=False)
 def answer(run_id: str, step: int, pixels: np.ndarray) -> Answer:
     """The top 5 of a run's checkpoint at `step` for one picture, uint8 (C, S, S)."""
-    run = runs.find(run_id)
-    values, classes = top_k(load_model(run), _input(run, pixels[None]), 5)
+    trained = open_run(runs.find(run_id))
+    values, classes = top_k(trained.model, trained.prepare(pixels[None]), 5)
     return Answer(classes[0].tolist(), values[0].numpy())
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def attribution(run_id: str, step: int, pixels: np.ndarray, method: str, layer: str, target: int) -> np.ndarray:
     """The map (S, S) of a run's checkpoint at `step` for one picture, uint8 (C, S, S)."""
-    run = runs.find(run_id)
-    return explain(method, load_model(run), _input(run, pixels[None]), target, layer)[0].numpy()
+    trained = open_run(runs.find(run_id))
+    return explain(method, trained.model, trained.prepare(pixels[None]), target, layer)[0].numpy()
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
