@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 RESIDUAL, PLAIN = "#2563eb", "#ea7a17"
 NEUTRAL = "#8791a1"
+HOLLOW = 100  # plotly's symbol n without its filling is n + 100
 _ARCS: dict[str, dict[str, Any]] = {  # how each kind of shortcut is drawn: line, marker at the apex
     "identity": {"line": {"color": RESIDUAL, "width": 2}, "symbol": None},
     "zero-pad (option A)": {"line": {"color": "#0891b2", "width": 2, "dash": "dot"}, "symbol": "circle-open"},
@@ -171,9 +172,9 @@ def waterfall(steps: pd.DataFrame, names: tuple[str, str], totals: tuple[int, in
 
 
 def cost_scatter(frame: pd.DataFrame, x: str, x_title: str, y_title: str) -> go.Figure:
-    """Published accuracy against a cost on a log axis, a mark per result.
+    """Published accuracy against a cost on a log axis, a mark per result, hollow where it has a note.
 
-    frame: net, value, source and the column `x`.
+    frame: net, value, source, note ("" where the accuracy is that of the very net whose cost it is) and column `x`.
     """
     figure = go.Figure()
     for index, (net, rows) in enumerate(frame.groupby("net", sort=False)):
@@ -182,8 +183,8 @@ def cost_scatter(frame: pd.DataFrame, x: str, x_title: str, y_title: str) -> go.
             y=rows["value"].to_numpy(),
             mode="markers",
             name=str(net),
-            marker={"size": 11, "symbol": index % 8, "line": {"width": 1}},
-            text=rows.source.to_numpy(),
+            marker={"size": 11, "symbol": index % 8 + np.where(rows.note == "", 0, HOLLOW), "line": {"width": 1}},
+            text=[f"{row.source}<br>{row.note}".removesuffix("<br>") for row in rows.itertuples()],
             hovertemplate=f"<b>{net}</b><br>%{{y}}<br>%{{x:.4s}}<br>%{{text}}<extra></extra>",
         )
     figure.update_xaxes(title=x_title, type="log", exponentformat="SI").update_yaxes(title=y_title)

@@ -1,7 +1,7 @@
 """Published accuracies, each with the place where it stands; torchvision's are read from its weights' own metadata."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -9,6 +9,7 @@ from torchvision.models import WeightsEnum, get_model_weights
 
 from resnet.paper import HE_2015
 from resnet.relatives import RELATIVES
+from resnet.spec import PRESETS, NetSpec
 from resnet.systems import SYSTEMS
 from resnet.weights import TORCHVISION
 
@@ -66,6 +67,40 @@ def _resolution(net: str, weights: WeightsEnum) -> int:
 PUBLISHED: tuple[Published, ...] = (*_he_2015(), *_torchvision())
 
 
+def condition(figure: Published, spec: NetSpec | None, input_shape: tuple[int, ...]) -> str:
+    """Under which other condition a figure was measured than a net of this spec and input; "" where it is the same.
+
+    `spec` is None for a net that is not described by one, as torchvision's relatives and systems.
+    """
+    if input_shape[-1] != figure.resolution:
+        return f"measured at {figure.resolution} px"
+    if spec is not None and spec != PRESETS.get(figure.net):
+        return f"measured with the preset {figure.net}, which differs from this net"
+    return ""
+
+
 def published() -> pd.DataFrame:
     """One row per figure, the columns of `Published`."""
     return pd.DataFrame(list(PUBLISHED), columns=list(Published._fields))
+
+
+class Shown(NamedTuple):
+    """A net whose published figures are looked up: under which name, and what it is here."""
+
+    name: str  # as in `Published.net`
+    spec: NetSpec | None
+    input_shape: tuple[int, ...]
+
+
+def published_of(nets: Mapping[str, Shown]) -> pd.DataFrame:
+    """One row per net and figure, the columns of `Published` with the net's own key as `net`, and `note`: `condition`.
+
+    Nets of which nothing is published have no row.
+    """
+    rows = [
+        (label, *figure[1:], condition(figure, net.spec, net.input_shape))
+        for label, net in nets.items()
+        for figure in PUBLISHED
+        if figure.net == net.name
+    ]
+    return pd.DataFrame(rows, columns=[*Published._fields, "note"])

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "systems": {"profiler", "model", "spec"},
     "weights": set(),
     "paper": {"recipes"},
-    "published": {"paper", "relatives", "systems", "weights"},
+    "published": {"paper", "relatives", "spec", "systems", "weights"},
     "compare": {"profiler", "spec"},
     "budget": {"memory", "profiler", "spec"},
     "photos": set(),

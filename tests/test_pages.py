@@ -1,7 +1,9 @@
 """Every page in Streamlit's test runner: it opens, follows its controls, and answers bad input in a sentence."""
 
+import base64
 import dataclasses
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -85,6 +87,13 @@ def texts(app: AppTest) -> str:
     """All that the page says in boxes and captions."""
     kinds = (app.error, app.warning, app.info, app.caption, app.markdown, app.subheader)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
+
+
+def plain_list(values: list | dict) -> list:
+    """A figure's numbers, which plotly writes as base64 where they came from an array."""
+    if isinstance(values, list):
+        return values
+    return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).tolist()
 
 
 def field(app: AppTest, kind: str, key: str):
@@ -397,6 +406,18 @@ def test_compare_explains_the_two_listings() -> None:
     for view in ("Costs", "Difference of two", "Published accuracy"):
         field(app, "button_group", "compare.view").set_value(view).run()
         assert not fine(app).error
+
+
+def test_an_accuracy_measured_at_another_size_is_marked() -> None:
+    app = open_page("design/compare.py", net="ResNet-50~image_size.160")
+    field(app, "button_group", "compare.view").set_value("Published accuracy").run()
+    marks = {trace["name"]: trace for trace in json.loads(fine(app).get("plotly_chart")[0].proto.spec)["data"]}
+    own = marks["My net: ResNet-50"]
+    assert set(plain_list(own["marker"]["symbol"])) <= set(range(100, 108))  # hollow
+    assert all("measured at 224 px" in text for text in own["text"])
+    for other in ("ResNet-50", "ResNeXt-50 32x4d"):
+        assert set(plain_list(marks[other]["marker"]["symbol"])) <= set(range(8))
+    assert "A hollow mark was measured at another size" in texts(app)
 
 
 def test_budget_lists_nets_that_fit_and_loads_one() -> None:

@@ -1,11 +1,13 @@
 """Published accuracies: the nets they belong to, and their source."""
 
+import dataclasses
+
 import pytest
 from torchvision.models import get_model_weights
 
-from resnet.published import HE_2015, PUBLISHED, published
+from resnet.published import HE_2015, PUBLISHED, condition, published
 from resnet.relatives import RELATIVES
-from resnet.spec import PRESETS
+from resnet.spec import PRESETS, NetSpec
 from resnet.systems import SYSTEMS
 from resnet.weights import TORCHVISION
 
@@ -55,3 +57,22 @@ def test_he_2015_falls_with_depth_up_to_110() -> None:
     assert errors == sorted(errors, reverse=True)
     assert HE_2015[1202] > HE_2015[110]
     assert all(f"ResNet-{depth}" in PRESETS for depth in HE_2015)
+
+
+@pytest.mark.parametrize(
+    ("net", "spec", "side", "told"),
+    [
+        ("ResNet-50", PRESETS["ResNet-50"], 224, ""),
+        ("ResNet-50", dataclasses.replace(PRESETS["ResNet-50"], image_size=160), 160, "measured at 224 px"),
+        ("ResNet-50", dataclasses.replace(PRESETS["ResNet-50"], classes=10), 224, "measured with the preset ResNet-50"),
+        ("RegNet-Y 16GF", None, 384, ""),
+        ("RegNet-Y 16GF", None, 224, "measured at 384 px"),
+    ],
+)
+def test_an_accuracy_belongs_to_the_net_and_size_it_was_measured_with(
+    net: str, spec: NetSpec | None, side: int, told: str
+) -> None:
+    figures = [row for row in PUBLISHED if row.net == net and row.resolution in (224, 384)]
+    notes = {condition(row, spec, (3, side, side)) for row in figures if net == "ResNet-50" or row.resolution == 384}
+    assert notes
+    assert all(note.startswith(told) and bool(note) == bool(told) for note in notes)

@@ -4,11 +4,11 @@ import pandas as pd
 import streamlit as st
 
 from pages.ui import catalogue, state, widgets
-from pages.ui.cached import published_results
 from pages.ui.costs import number
 from resnet import plots
 from resnet.compare import KINDS, QUANTITIES, aligned, differences, steps
 from resnet.profiler import Profile, shape_text
+from resnet.published import Shown, published_of
 from resnet.relatives import RELATIVES, build_relative
 from resnet.spec import NetSpec
 from resnet.speed import SpeedError, latency
@@ -126,11 +126,13 @@ def told_differences(first: str, second: str, own: NetSpec) -> None:
     st.markdown("\n".join(f"- {name}: `{one}` → `{other}`" for name, one, other in rows))
 
 
-def show_published(profiles: dict[str, Profile]) -> None:
-    results = published_results()
-    named = {catalogue.plain_name(name): name for name in profiles}
-    results = results[results.net.isin(named)]
-    missing = ", ".join(sorted(set(named) - set(results.net)))
+def show_published(profiles: dict[str, Profile], own: NetSpec) -> None:
+    nets = {
+        name: Shown(catalogue.plain_name(name), catalogue.spec_of(name, own), profile.input_shape)
+        for name, profile in profiles.items()
+    }
+    results = published_of(nets)
+    missing = ", ".join(name for name in profiles if name not in set(results.net))
     if results.empty:
         st.info(f"No accuracy of {missing} is published with a source that this program can name.")
         return
@@ -143,18 +145,19 @@ def show_published(profiles: dict[str, Profile]) -> None:
     cost = right.selectbox("Against", list(axes), key="compare.cost", format_func=axes.__getitem__)
     chosen = results[results.what == what]
     values = [
-        getattr(timed.get(named[net]), "median", None) if cost == "latency" else getattr(profiles[named[net]], cost)
+        getattr(timed.get(net), "median", None) if cost == "latency" else getattr(profiles[net], cost)
         for net in chosen.net
     ]
     shown = chosen.assign(**{cost: values})
+    hollow = " A hollow mark was measured at another size or with another net than its cost: hover over it."
     widgets.chart(
         plots.cost_scatter(shown, cost, axes[cost], what),
         "One mark per published result; look at how far one net moves with its recipe alone before you say that "
-        "another is better. The source of each is in the table."
+        f"another is better. The source of each is in the table.{hollow if shown.note.any() else ''}"
         + (f" Nothing with a source is known of {missing}." if missing else ""),
         "compare.scatter",
     )
-    columns = ["net", "data_set", "metric", "value", "resolution", "source", "recipe"]
+    columns = ["net", "data_set", "metric", "value", "resolution", "note", "source", "recipe"]
     st.dataframe(
         results[columns], hide_index=True, key="compare.published",
         column_config={"recipe": st.column_config.LinkColumn("recipe")},
@@ -179,4 +182,4 @@ else:
     elif view == "Difference of two":
         show_difference(profiles, own)
     else:
-        show_published(profiles)
+        show_published(profiles, own)

@@ -37,13 +37,6 @@ def other_profile(name: str, image_size: int | None = None) -> Profile:
     return profile_relative(name, image_size) if name in RELATIVES else profile_system(name, image_size)
 
 
-@st.cache_data(max_entries=1, show_spinner=False)
-def published_results() -> pd.DataFrame:
-    from resnet.published import published
-
-    return published()
-
-
 @st.cache_data(max_entries=100, show_spinner=False)
 def net_memory(spec: NetSpec, batch: int, optimizer: str, precision: str) -> Memory:
     return memory(spec, batch, optimizer, precision)
