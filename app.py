@@ -15,8 +15,8 @@ import streamlit as st
 
 def warm_up() -> None:
     """Import torch and profile one net, so that the first visitor does not wait for it."""
-    from resnet.profiler import profile
-    from resnet.spec import PRESETS
+    from resnet.costs.profiler import profile
+    from resnet.nets.spec import PRESETS
 
     profile(PRESETS["ResNet-20"])
 

@@ -22,17 +22,17 @@ import torch
 import torchinfo
 from fvcore.nn import FlopCountAnalysis
 
+from resnet.costs.profiler import profile
 from resnet.devices import processor
-from resnet.model import build
-from resnet.profiler import profile
-from resnet.spec import PRESETS, NetSpec
+from resnet.nets.model import build
+from resnet.nets.spec import PRESETS, NetSpec
 
 GOAL_S = 0.3
 COLD = """
 import time; start = time.perf_counter()
 import torch; after_torch = time.perf_counter()
-from resnet.profiler import profile
-from resnet.spec import PRESETS
+from resnet.costs.profiler import profile
+from resnet.nets.spec import PRESETS
 profile(PRESETS["ResNet-50"]); end = time.perf_counter()
 print(after_torch - start, end - after_torch)
 """

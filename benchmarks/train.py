@@ -37,18 +37,19 @@ from torch.profiler import ProfilerActivity
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from resnet import runs, trainer
-from resnet.batches import Resident
-from resnet.curves import Digest, curves, follow, heat, strip
-from resnet.data import DataError, Dataset, load
+from resnet.costs.profiler import FLOPS_PER_MAC, profile
+from resnet.costs.speed import Ceilings, ceilings, traffic
+from resnet.data.dataset import DataError, Dataset, load
 from resnet.devices import device_name, devices, wait
-from resnet.model import build, memory_format
-from resnet.prepare import precision_for
-from resnet.profiler import FLOPS_PER_MAC, profile
-from resnet.recipes import RECIPES, Recipe
-from resnet.spec import PRESETS, NetSpec, cifar
-from resnet.speed import Ceilings, ceilings, traffic
-from resnet.trainer import EpochRecord, State, fit
+from resnet.nets.model import build, memory_format
+from resnet.nets.spec import PRESETS, NetSpec, cifar
+from resnet.runs import store as runs
+from resnet.runs.curves import Digest, curves, follow, heat, strip
+from resnet.train import loop as trainer
+from resnet.train.feeds import Resident
+from resnet.train.loop import EpochRecord, State, fit
+from resnet.train.precision import precision_for
+from resnet.train.recipes import RECIPES, Recipe
 
 NETS = ["ResNet-20", "ResNet-56", "ResNet-18 CIFAR stem"]
 KINDS = {  # of operations, by their names

@@ -10,19 +10,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from resnet import distributed, runs
-from resnet.codes import from_code
-from resnet.counting import CONVENTIONS, convention_of, count, ledger, unknown
-from resnet.data import DataError, available, download_cifar10, load
+from resnet.costs.conventions import CONVENTIONS, convention_of, count, ledger, unknown
+from resnet.costs.profiler import Profile, profile, shape_text
+from resnet.data.dataset import DataError, available, download_cifar10, load
 from resnet.devices import devices
-from resnet.export import EXPORTERS, ExportError, export, file_name
-from resnet.model import ResNet, build
-from resnet.profiler import Profile, profile, shape_text
-from resnet.recipes import RECIPES, Recipe, RecipeError
-from resnet.sharing import share, try_on
-from resnet.spec import SpecError, plain_twin
-from resnet.streaming import open_folder
-from resnet.worker import help_with, work
+from resnet.exports.forms import EXPORTERS, ExportError, export, file_name
+from resnet.nets.codes import from_code
+from resnet.nets.model import ResNet, build
+from resnet.nets.spec import SpecError, plain_twin
+from resnet.runs import store as runs
+from resnet.runs.sharing import share, try_on
+from resnet.runs.worker import help_with, work
+from resnet.train import distributed
+from resnet.train.recipes import RECIPES, Recipe, RecipeError
+from resnet.train.streaming import open_folder
 
 ENDED_WELL = ("finished", "paused", "stopped")
 
@@ -115,7 +116,7 @@ def show_runs(args: argparse.Namespace) -> int:
 
 
 def write_events(args: argparse.Namespace) -> int:
-    from resnet.tensorboard import write  # slow to import
+    from resnet.runs.tensorboard import write  # slow to import
 
     for run_id in args.run:
         print(write(runs.find(run_id), args.out))
@@ -140,8 +141,8 @@ def show_profile(args: argparse.Namespace) -> int:
 
 def _profiled(net: str) -> tuple[str, Profile]:
     """A relative or system by its name, else one of our nets by its code."""
-    from resnet.relatives import RELATIVES, profile_relative  # torchvision is slow to import
-    from resnet.systems import SYSTEMS, profile_system
+    from resnet.zoo.relatives import RELATIVES, profile_relative  # torchvision is slow to import
+    from resnet.zoo.systems import SYSTEMS, profile_system
 
     if net in RELATIVES:
         return net, profile_relative(net)
@@ -164,7 +165,7 @@ def write_export(args: argparse.Namespace) -> int:
 
 def _load(model: ResNet, path: Path) -> None:
     """ExportError where the file does not hold this net's weights, after a list of what does not fit."""
-    from resnet.weights import WeightsError, fit, read  # torchvision is slow to import
+    from resnet.zoo.weights import WeightsError, fit, read  # torchvision is slow to import
 
     try:
         report = fit(model, read(path))

@@ -1,20 +1,11 @@
 """The devices of this machine and the precision in which a net trains fastest on each."""
 
-import hashlib
-import json
 import os
 import platform
-import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
-from resnet.files import FOLDERS
-
-MARGIN = 1.1  # bf16 has to be so many times faster than fp32
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -22,6 +13,12 @@ def devices() -> list[str]:
     """The devices of this machine, the fastest first."""
     found = ["cuda"] if torch.cuda.is_available() else []
     return [*found, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def cores(workers: int = 1) -> int:
+    """CPU threads for each of `workers` that share this process's cores: half each is 1.16x as fast as taking turns."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, here // workers)
 
 
 def has_bf16(device: str) -> bool:
@@ -70,48 +67,3 @@ def processor() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def pick_precision(wanted: str, device: str, key: str, seconds: Callable[[str], float]) -> str:
-    """fp32 or bf16: what is `wanted`, and for "auto" what `seconds` finds faster where the device has both.
-
-    The answer is kept on disk by `key`, device and version of PyTorch, so that a machine chooses alike each time.
-    """
-    if wanted != "auto":
-        return wanted
-    if not has_bf16(device):
-        return "fp32"
-    digest = hashlib.sha256(f"{key} {device_name(device)} {torch.__version__}".encode()).hexdigest()[:24]
-    path = FOLDERS.user_cache_path / "precision" / f"{digest}.json"
-    with ExitStack() as stack:
-        with suppress(OSError, NotImplementedError):  # a folder that cannot be written or locked
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(f"{path}.lock"))  # twins that start together measure once and choose alike
-        return _remembered(path) or _measured(path, seconds)
-
-
-def _remembered(path: Path) -> str | None:
-    try:
-        found = json.loads(path.read_text())["precision"]
-        return found if found in DTYPES else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def _measured(path: Path, seconds: Callable[[str], float]) -> str:
-    times = {name: seconds(name) for name in DTYPES}
-    chosen = "bf16" if MARGIN * times["bf16"] < times["fp32"] else "fp32"
-    with suppress(OSError):  # the next run measures again
-        path.write_text(json.dumps({"precision": chosen, "seconds": times}))
-    return chosen
-
-
-def median_seconds(step: Callable[[], object], device: str, rounds: int = 5) -> float:
-    """Median time of `step` after two that warm up."""
-    times = []
-    for _ in range(rounds + 2):
-        clock = time.perf_counter()
-        step()
-        wait(device)
-        times.append(time.perf_counter() - clock)
-    return sorted(times[2:])[rounds // 2]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from platformdirs import PlatformDirs
 
+ROOT = Path(__file__).parent.parent  # of the program: assets/ is below it, and `python -m resnet` runs here
 FOLDERS = PlatformDirs("resnet-explorer", appauthor=False)  # the user's, where the system wants them
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet import runs
-from resnet.data import data_folder
-from tests import tiny
+from resnet.data.dataset import data_folder
+from resnet.runs import store as runs
+from tests.support import tiny
 
 if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1:
     torch.set_num_threads(max(1, torch.get_num_threads() // (processes + 1)))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from resnet.files import ROOT
+
 LITTLE = ["--nets", "ResNet-8", "--data", "shapes", "--batch", "4", "--steps", "2", "--rounds", "1", "--threads", "1"]
 LITTLE += ["--device", "cpu"]
 # By script the arguments that make it short and ask for all that it measures, and some of the words that it then says.

@@ -4,9 +4,9 @@ import streamlit as st
 
 from pages.ui import state, widgets
 from pages.ui.costs import number
-from resnet import budget
-from resnet.blocks import BLOCKS, STEMS
-from resnet.spec import NetSpec
+from resnet.costs import budget
+from resnet.nets.blocks import BLOCKS, STEMS
+from resnet.nets.spec import NetSpec
 
 
 def limits() -> budget.Budget:

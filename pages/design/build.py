@@ -4,10 +4,10 @@ import streamlit as st
 
 from pages.ui import costs, editor, state, widgets
 from pages.ui.cached import net_profile
-from resnet import plots
-from resnet.codes import to_code, to_json
-from resnet.profiler import shape_text
-from resnet.spec import NetSpec, SpecError, plain_twin
+from resnet.costs.profiler import shape_text
+from resnet.nets.codes import to_code, to_json
+from resnet.nets.spec import NetSpec, SpecError, plain_twin
+from resnet.plots import costs as cost_plots
 
 VIEWS = ("Stages", "Layers", "Costs by stage", "What counts", "Memory", "Speed")
 
@@ -56,7 +56,7 @@ def show_table(spec: NetSpec) -> None:
 
 def show_costs(spec: NetSpec) -> None:
     stages, twin = net_profile(spec).stages(), net_profile(plain_twin(spec)).stages()
-    figure = plots.cost_by_stage(stages, twin, (spec.name, plain_twin(spec).name), spec.plain)
+    figure = cost_plots.cost_by_stage(stages, twin, (spec.name, plain_twin(spec).name), spec.plain)
     text = f"Compare where the parameters sit (left) with where the work is done (right), {note(spec)}"
     widgets.chart(figure, text, "build.costs")
 

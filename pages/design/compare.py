@@ -5,13 +5,13 @@ import streamlit as st
 
 from pages.ui import catalogue, state, widgets
 from pages.ui.costs import number
-from resnet import plots
-from resnet.compare import KINDS, QUANTITIES, aligned, differences, steps
-from resnet.profiler import Profile, shape_text
-from resnet.published import Shown, published_of
-from resnet.relatives import RELATIVES, build_relative
-from resnet.spec import NetSpec
-from resnet.speed import SpeedError, latency
+from resnet.costs.compare import KINDS, QUANTITIES, aligned, differences, steps
+from resnet.costs.profiler import Profile, shape_text
+from resnet.costs.speed import SpeedError, latency
+from resnet.nets.spec import NetSpec
+from resnet.plots import costs as cost_plots
+from resnet.zoo.published import Shown, published_of
+from resnet.zoo.relatives import RELATIVES, build_relative
 
 START = ["ResNet-50", "ResNet-50 Keras listing", "ResNeXt-50 32x4d", "DenseNet-121"]
 VIEWS = ("Costs", "Difference of two", "Published accuracy")
@@ -97,7 +97,7 @@ def show_difference(profiles: dict[str, Profile], own: NetSpec) -> None:
     totals = getattr(a, quantity), getattr(b, quantity)
     taken = steps(a, b, quantity, by)
     widgets.chart(
-        plots.waterfall(taken, (first, second), totals, QUANTITIES[quantity]),
+        cost_plots.waterfall(taken, (first, second), totals, QUANTITIES[quantity]),
         f"From {first} to {second}: the bars add up to exactly {totals[1] - totals[0]:+,}. Look for the longest one.",
         "compare.waterfall",
     )
@@ -151,7 +151,7 @@ def show_published(profiles: dict[str, Profile], own: NetSpec) -> None:
     shown = chosen.assign(**{cost: values})
     hollow = " A hollow mark was measured at another size or with another net than its cost: hover over it."
     widgets.chart(
-        plots.cost_scatter(shown, cost, axes[cost], what),
+        cost_plots.cost_scatter(shown, cost, axes[cost], what),
         "One mark per published result; look at how far one net moves with its recipe alone before you say that "
         f"another is better. The source of each is in the table.{hollow if shown.note.any() else ''}"
         + (f" Nothing with a source is known of {missing}." if missing else ""),

@@ -4,8 +4,8 @@ import streamlit as st
 
 from pages.ui import pretrained, state, widgets
 from pages.ui.cached import exported
-from resnet.export import EXPORTERS, ExportError, file_name
-from resnet.spec import NetSpec
+from resnet.exports.forms import EXPORTERS, ExportError, file_name
+from resnet.nets.spec import NetSpec
 
 SHOWN = 20_000  # characters of a file
 

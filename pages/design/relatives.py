@@ -6,10 +6,10 @@ import streamlit as st
 
 from pages.ui import costs, widgets
 from pages.ui.cached import other_profile
-from resnet import plots
-from resnet.profiler import Profile, ProfileError, shape_text
-from resnet.relatives import RELATIVES
-from resnet.systems import SYSTEMS
+from resnet.costs.profiler import Profile, ProfileError, shape_text
+from resnet.plots import nets as net_plots
+from resnet.zoo.relatives import RELATIVES
+from resnet.zoo.systems import SYSTEMS
 
 KINDS: dict[str, dict[str, Any]] = {"Nets": RELATIVES, "Systems": SYSTEMS}
 VIEWS = ("Stages", "Layers", "What counts")
@@ -38,7 +38,7 @@ def show(name: str, profile: Profile) -> None:
     entries = {"Parameters": profile.params, "MACs": profile.macs, "FLOPs": profile.flops}
     widgets.tiles({label: f"{value:,}" for label, value in entries.items()})
     text = f"{name} stage by stage from left to right, taller where its feature map is larger; hover for its costs."
-    widgets.chart(plots.net_diagram(profile.blocks(), plain=False), text, "relatives.diagram")
+    widgets.chart(net_plots.net_diagram(profile.blocks(), plain=False), text, "relatives.diagram")
     view = widgets.choice("View", VIEWS, "relatives.view")
     if view == "What counts":
         costs.counted(profile, name)
@@ -71,5 +71,5 @@ with result:
         part = Profile((3, size, size), stopped.rows)
         if part.rows:
             text = f"{name} up to {stopped.layer}, which is the first layer that cannot run."
-            widgets.chart(plots.net_diagram(part.blocks(), plain=False), text, "relatives.part")
+            widgets.chart(net_plots.net_diagram(part.blocks(), plain=False), text, "relatives.part")
             st.dataframe(costs.layer_table(part.layers()), hide_index=True, column_config=costs.columns())

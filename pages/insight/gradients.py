@@ -8,11 +8,13 @@ import streamlit as st
 
 from pages.ui import state, widgets
 from pages.ui.cached import NOISE, gradients_at_start, gradients_of_run, net_profile
-from resnet import data, plots, runs
-from resnet.gradients import OUTPUT, WEIGHT, end_ratio, fit_factor
-from resnet.profiler import stage_of
-from resnet.runs import Run, RunError
-from resnet.spec import NetSpec, SpecError, plain_twin
+from resnet.analysis.gradients import OUTPUT, WEIGHT, end_ratio, fit_factor
+from resnet.costs.profiler import stage_of
+from resnet.data import dataset as data
+from resnet.nets.spec import NetSpec, SpecError, plain_twin
+from resnet.plots import analysis as analysis_plots
+from resnet.runs import store as runs
+from resnet.runs.store import Run, RunError
 
 MEMORY = 4e9  # bytes that a batch may take in this process
 START = "at initialisation"
@@ -103,7 +105,7 @@ def show(frame: pd.DataFrame, where: str) -> None:
     ]:
         rows = frame[frame.kind == kind]
         st.subheader(f"{quantity} against depth")
-        figure = plots.gradient_depth(rows, borders, f"{quantity} (L2 norm)")
+        figure = analysis_plots.gradient_depth(rows, borders, f"{quantity} (L2 norm)")
         widgets.chart(figure, f"{text}, {where}: {reading(rows, kind)}.", f"gradients.{kind}")
 
 

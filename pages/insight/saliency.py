@@ -14,12 +14,13 @@ from pages.ui.cached import (
     sample_pixels,
     test_pictures,
 )
-from resnet import plots, runs
-from resnet.photos import DataError
-from resnet.recipes import Recipe
-from resnet.runs import Run, RunError
-from resnet.saliency import METHODS
-from resnet.spec import cifar, plain_twin
+from resnet.attribution.methods import METHODS
+from resnet.data.photos import DataError
+from resnet.nets.spec import cifar, plain_twin
+from resnet.plots import attribution as attribution_plots
+from resnet.runs import store as runs
+from resnet.runs.store import Run, RunError
+from resnet.train.recipes import Recipe
 
 QUICK_NET = cifar(8)
 QUICK_RECIPE = Recipe(epochs=3, batch=32, augment=False)  # on shapes: 87 % (residual) and 93 % (plain)
@@ -109,13 +110,15 @@ def show(pair: tuple[Run, Run], seen: list[np.ndarray]) -> None:
         with column:
             st.subheader(run.job.net.name)
             rgb = np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
-            figure = plots.overlay(rgb, values, high, opacity, METHODS[method].signed)
+            figure = attribution_plots.overlay(rgb, values, high, opacity, METHODS[method].signed)
             size, share = run.job.net.image_size, said.probabilities[np.array(said.classes) == target]
             belief = f"its probability is {100 * share[0]:.1f} %" if len(share) else "not among its first five"
             what = f"{METHODS[method].title} for the logit of “{names[target]}” ({belief})"
             caption = f"{what}, on the {size} x {size} pixels that the net sees."
             widgets.chart(figure, caption, f"saliency.map.{run.id}")
-            bars = plots.probabilities([names[i] for i in said.classes], said.probabilities, run.job.net.plain)
+            bars = attribution_plots.probabilities(
+                [names[i] for i in said.classes], said.probabilities, run.job.net.plain
+            )
             widgets.chart(
                 bars,
                 f"Its five likeliest classes, after {step:,} training steps on {run.job.data}.",

@@ -10,7 +10,7 @@ st.markdown(
 )
 with st.spinner("Loading PyTorch …"):  # the words above are on screen before torch is imported
     from pages.ui import widgets
-    from resnet.spec import PRESETS, plain_twin
+    from resnet.nets.spec import PRESETS, plain_twin
 
 name = widgets.choice("A net to begin with", ("ResNet-20", "ResNet-56", "ResNet-18", "ResNet-50"), "home.net")
 spec = PRESETS[name]

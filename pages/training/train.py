@@ -12,13 +12,13 @@ import streamlit as st
 
 from pages.ui import live, overlay, replay, state, widgets
 from pages.ui.cached import DataInfo, data_info
-from resnet import data, runs
-from resnet.batches import steps_per_epoch
+from resnet.data import dataset as data
 from resnet.devices import devices
-from resnet.paper import differences, recipe_name
-from resnet.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, RecipeError
-from resnet.runs import Run, RunError
-from resnet.spec import NetSpec, SpecError, plain_twin
+from resnet.nets.spec import NetSpec, SpecError, plain_twin
+from resnet.runs import store as runs
+from resnet.runs.store import Run, RunError
+from resnet.train.feeds import steps_per_epoch
+from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, RecipeError, differences, recipe_name
 
 DATA_LABELS = {"shapes": "shapes (drawn here, needs no network)", "cifar10": "CIFAR-10"}
 PRECISION_LABELS = {"auto": "auto (what is faster here)"}
@@ -301,7 +301,7 @@ def downloads(picked: list[Run]) -> None:
 
 
 def event_files(picked: list[Run]) -> bytes:
-    from resnet.tensorboard import zipped
+    from resnet.runs.tensorboard import zipped
 
     return zipped(picked)
 

@@ -9,18 +9,18 @@ import streamlit as st
 import torch
 from PIL import Image
 
-from resnet import data as datasets
-from resnet import runs
-from resnet.curves import Digest, follow
-from resnet.export import export
-from resnet.gradients import gradient_norms
-from resnet.memory import Memory, memory
-from resnet.model import ResNet, blocks, build, weight_layers
-from resnet.opened import open_run, some_tests
-from resnet.photos import open_photo, photo_batch
-from resnet.profiler import Profile, profile
-from resnet.saliency import explain, top_k
-from resnet.spec import NetSpec
+from resnet.analysis.gradients import gradient_norms
+from resnet.attribution.methods import explain, top_k
+from resnet.costs.memory import Memory, memory
+from resnet.costs.profiler import Profile, profile
+from resnet.data import dataset as datasets
+from resnet.data.photos import open_photo, photo_batch
+from resnet.exports.forms import export
+from resnet.nets.model import ResNet, blocks, build, weight_layers
+from resnet.nets.spec import NetSpec
+from resnet.runs import store as runs
+from resnet.runs.curves import Digest, follow
+from resnet.runs.opened import open_run, some_tests
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -31,8 +31,8 @@ def net_profile(spec: NetSpec) -> Profile:
 @st.cache_data(max_entries=200, show_spinner=False)
 def other_profile(name: str, image_size: int | None = None) -> Profile:
     """Of a relative or a system, at its own image size if none is given. RelativeError, SpecError, ProfileError."""
-    from resnet.relatives import RELATIVES, profile_relative  # torchvision is slow to import
-    from resnet.systems import profile_system
+    from resnet.zoo.relatives import RELATIVES, profile_relative  # torchvision is slow to import
+    from resnet.zoo.systems import profile_system
 
     return profile_relative(name, image_size) if name in RELATIVES else profile_system(name, image_size)
 

@@ -1,10 +1,10 @@
 """Every net that can be looked at by name: the visitor's own, the presets, the relatives and the systems."""
 
 from pages.ui.cached import net_profile, other_profile
-from resnet.profiler import Profile
-from resnet.relatives import RELATIVES
-from resnet.spec import PRESETS, NetSpec
-from resnet.systems import SYSTEMS
+from resnet.costs.profiler import Profile
+from resnet.nets.spec import PRESETS, NetSpec
+from resnet.zoo.relatives import RELATIVES
+from resnet.zoo.systems import SYSTEMS
 
 
 def own_label(spec: NetSpec) -> str:

@@ -7,13 +7,13 @@ import streamlit as st
 
 from pages.ui import state, widgets
 from pages.ui.cached import net_memory, net_profile
-from resnet import plots
-from resnet.counting import CONVENTIONS, by_stage, count, explain, ledger, unknown
+from resnet.costs.conventions import CONVENTIONS, by_stage, count, explain, ledger, unknown
+from resnet.costs.memory import OPTIMIZERS, PRECISIONS, BytesError, measure_peak
+from resnet.costs.profiler import Profile, shape_text
+from resnet.costs.speed import DTYPES, Latency, SpeedError, latencies, rooflines
 from resnet.devices import devices
-from resnet.memory import OPTIMIZERS, PRECISIONS, BytesError, measure_peak
-from resnet.profiler import Profile, shape_text
-from resnet.spec import NetSpec
-from resnet.speed import DTYPES, Latency, SpeedError, latencies, rooflines
+from resnet.nets.spec import NetSpec
+from resnet.plots import costs as cost_plots
 
 LAYER_COLUMNS = [
     "name", "stage", "kind", "kernel", "out_shape", "params", "macs", "activations", "receptive_field", "stride"
@@ -64,7 +64,9 @@ def counted(profile: Profile, name: str) -> None:
             f"{len(missing)} layers are not in this number, because the convention has no rule for them: {layers}"
         )
     text = f"One bar per kind of layer; they add up to exactly {total:,} {convention.unit} for one input of "
-    widgets.chart(plots.ledger(entries, convention.unit), f"{text}{shape_text(profile.input_shape)}.", "costs.ledger")
+    widgets.chart(
+        cost_plots.ledger(entries, convention.unit), f"{text}{shape_text(profile.input_shape)}.", "costs.ledger"
+    )
     st.dataframe(entries, hide_index=True, key="costs.rules", column_config={"count": number("count")})
     with st.expander("By stage"):
         st.dataframe(by_stage(profile, chosen), hide_index=True, column_config={"count": number("count")})

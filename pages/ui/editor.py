@@ -5,9 +5,9 @@ import dataclasses
 import streamlit as st
 
 from pages.ui import state, widgets
-from resnet.blocks import BLOCKS, SHORTCUTS, STEMS
-from resnet.layers import ACTIVATIONS, NORMS
-from resnet.spec import (
+from resnet.nets.blocks import BLOCKS, SHORTCUTS, STEMS
+from resnet.nets.layers import ACTIVATIONS, NORMS
+from resnet.nets.spec import (
     INT_RANGES,
     MAX_BLOCKS,
     MAX_WIDTH,

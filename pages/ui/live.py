@@ -9,10 +9,11 @@ from streamlit.delta_generator import DeltaGenerator
 
 from pages.ui import widgets, words
 from pages.ui.cached import digest
-from resnet import plots, runs
-from resnet.curves import Digest, bin_width, curves, heat, robust_limits, strip
-from resnet.run_plots import colors
-from resnet.runs import Run, RunError
+from resnet.plots import live as live_plots
+from resnet.plots.runs import colors
+from resnet.runs import store as runs
+from resnet.runs.curves import Digest, bin_width, curves, heat, robust_limits, strip
+from resnet.runs.store import Run, RunError
 
 REFRESH_S = 1.0
 MAX_CELLS = 5000  # of one heat-strip
@@ -129,8 +130,8 @@ def _charts(group: list[Run], digests: Sequence[Digest]) -> None:
     names, longest = words.names(group), max(made.count for made in digests)
     hues = dict(zip(names, colors([run.job.net.plain for run in group]), strict=True))
     frame = _curves(group, names, digests)
-    loss.vega_lite_chart(frame.dropna(subset="loss"), plots.loss_chart(hues))
-    accuracy.vega_lite_chart(frame, plots.accuracy_chart(hues))
+    loss.vega_lite_chart(frame.dropna(subset="loss"), live_plots.loss_chart(hues))
+    accuracy.vega_lite_chart(frame, live_plots.accuracy_chart(hues))
     width = bin_width(longest, POINTS)
     average = "the figure of a single batch" if width == 1 else f"the average over {width:,} steps"
     st.caption(
@@ -163,7 +164,7 @@ def _strips(group: list[Run], digests: Sequence[Digest]) -> None:
     limit = min(100, max(10, MAX_CELLS // layers))
     strips = [strip(made, quantity, limit, longest) for made in digests]
     low, high = robust_limits([made.log10 for made in strips])
-    chart = plots.heat_chart(low, high, TITLES[quantity])
+    chart = live_plots.heat_chart(low, high, TITLES[quantity])
     for name, made, place in zip(words.names(group), strips, columns(len(group)), strict=True):
         with place:
             st.markdown(f"{QUANTITIES[quantity].capitalize()} of **{name}**")

@@ -6,12 +6,13 @@ import streamlit as st
 
 from pages.ui import widgets, words
 from pages.ui.cached import digest
-from resnet import run_plots
-from resnet.batches import steps_per_epoch
-from resnet.curves import curves
-from resnet.paper import differences, published_error
-from resnet.run_plots import Level, Line
-from resnet.runs import Run
+from resnet.plots import runs as run_plots
+from resnet.plots.runs import Level, Line
+from resnet.runs.curves import curves
+from resnet.runs.store import Run
+from resnet.train.feeds import steps_per_epoch
+from resnet.train.recipes import differences
+from resnet.zoo.he2015 import published_error
 
 MOST = 8
 BINS = 250

@@ -6,12 +6,12 @@ import streamlit as st
 from torchvision.models import WeightsEnum
 
 from pages.ui import widgets
-from resnet import runs
-from resnet.model import ResNet, build
-from resnet.runs import RunError
-from resnet.spec import PRESETS, NetSpec
-from resnet.weights import WeightsError, download, downloaded, fit, load_torchvision, offered, read
-from resnet.worker import load_model
+from resnet.nets.model import ResNet, build
+from resnet.nets.spec import PRESETS, NetSpec
+from resnet.runs import store as runs
+from resnet.runs.store import RunError
+from resnet.runs.worker import load_model
+from resnet.zoo.weights import WeightsError, download, downloaded, fit, load_torchvision, offered, read
 
 UNTRAINED, FILE = "untrained, seed 0", "a file of mine"
 

@@ -12,10 +12,10 @@ import streamlit as st
 from pages.ui import live, state, verdicts, widgets, words
 from pages.ui.cached import digest
 from pages.ui.verdicts import Verdict
-from resnet import run_plots
-from resnet.curves import Digest, curves, robust_limits, strip
-from resnet.run_plots import Level, Line
-from resnet.runs import Run
+from resnet.plots import runs as run_plots
+from resnet.plots.runs import Level, Line
+from resnet.runs.curves import Digest, curves, robust_limits, strip
+from resnet.runs.store import Run
 
 REFRESH_S = 10.0
 PLAY_S = 1.0  # an epoch
@@ -149,7 +149,7 @@ def _strips(moments: Sequence[Moment], quantity: str, words_for_it: str) -> None
     low, high = limits = robust_limits([made.log10 for made in strips])
     for number, (moment, made, place) in enumerate(zip(moments, strips, live.columns(len(moments)), strict=True)):
         with place:
-            figure = run_plots.strip_chart(made, moment.run.layers, limits, _at(moments))
+            figure = run_plots.strip_chart(made.log10, made.borders, moment.run.layers, limits, _at(moments))
             text = f"**{moment.name}**: {words_for_it}, layer (down) by step; log colour, {words.limits(low, high)}."
             widgets.chart(figure, text, f"replay.{quantity}.{number}")
     st.caption(

@@ -4,8 +4,8 @@ from typing import Any
 
 import streamlit as st
 
-from resnet.codes import from_code, to_code
-from resnet.spec import PRESETS, NetSpec, SpecError
+from resnet.nets.codes import from_code, to_code
+from resnet.nets.spec import PRESETS, NetSpec, SpecError
 
 DEFAULT = PRESETS["ResNet-20"]
 

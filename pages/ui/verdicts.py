@@ -12,10 +12,10 @@ import streamlit as st
 from PIL import Image
 
 from pages.ui import widgets
-from resnet import run_plots
-from resnet.curves import class_accuracy, confusion
-from resnet.records import CONFIDENCE
-from resnet.runs import Run
+from resnet.plots import runs as run_plots
+from resnet.runs.curves import class_accuracy, confusion
+from resnet.runs.records import CONFIDENCE
+from resnet.runs.store import Run
 
 CLASSES = 30  # bars shown at once
 STYLE = """<style>

@@ -11,9 +11,9 @@ import streamlit as st
 
 from pages.ui import state
 from pages.ui.cached import net_profile
-from resnet import plots
-from resnet.codes import from_code, to_code
-from resnet.spec import PRESETS, NetSpec, plain_twin
+from resnet.nets.codes import from_code, to_code
+from resnet.nets.spec import PRESETS, NetSpec, plain_twin
+from resnet.plots import nets as net_plots
 
 PAGES = Path(__file__).parent.parent
 CIFAR_NETS = [PRESETS[name] for name in ("ResNet-20", "ResNet-32", "ResNet-44", "ResNet-56", "ResNet-110")]
@@ -121,7 +121,7 @@ def diagram(spec: NetSpec, key: str, opens: bool = False) -> str:
     text = f"{spec.name} from left to right: a box is a block, taller where its feature map is larger, and {arcs}."
     text += " x N stands for N equal blocks." if folds else ""
     text += " Hover over a box for its shapes and costs; click it for its stage's layers." if opens else ""
-    figure = plots.net_diagram(boxes, spec.plain)
+    figure = net_plots.net_diagram(boxes, spec.plain)
     if not opens:
         chart(figure, text, key)
         return ""

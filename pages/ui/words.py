@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from resnet.curves import Digest, same_batches
-from resnet.paper import recipe_name
-from resnet.runs import Run
+from resnet.runs.curves import Digest, same_batches
+from resnet.runs.store import Run
+from resnet.train.recipes import recipe_name
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -1,0 +1,64 @@
+"""Two nets side by side: what differs in their descriptions and stages, and what makes up the difference in cost."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import pandas as pd
+
+from resnet.costs.profiler import Profile
+from resnet.nets.spec import NetSpec
+
+QUANTITIES = {"macs": "MACs for one input", "params": "parameters", "activations": "activations for one input"}
+KINDS = {"stage": "by stage", "op": "by kind of layer"}
+
+
+def steps(a: Profile, b: Profile, quantity: str, by: str) -> pd.DataFrame:
+    """What leads from a's total to b's: label, delta (ints that sum to the exact difference), zeros left out.
+
+    `quantity`: a key of QUANTITIES; `by`: a key of KINDS.
+    """
+    sums = [frame.groupby(by, sort=False)[quantity].sum() for frame in (a.layers(), b.layers())]
+    both = pd.concat(sums, axis=1, keys=["a", "b"])
+    both = both.reindex(merged(*(list(each.index) for each in sums))).fillna(0).astype("int64")
+    delta = both.b - both.a
+    return delta[delta != 0].rename_axis("label").rename("delta").reset_index()
+
+
+def aligned(a: Profile, b: Profile) -> pd.DataFrame:
+    """One row per stage of either net: output and costs in both, and b - a; <NA> where a net has no such stage."""
+    sides = [profile.stages().set_index("stage") for profile in (a, b)]
+    order = merged(*(list(side.index) for side in sides))
+    frame = pd.DataFrame({"stage": order})
+    for column in ("out_shape", "layers", "params", "macs"):
+        for suffix, side in zip("ab", sides, strict=True):
+            values = side[column].reindex(order)
+            frame[f"{column}_{suffix}"] = list(values if column == "out_shape" else values.astype("Int64"))
+    for column in ("params", "macs"):
+        first, second = (frame[f"{column}_{suffix}"].astype("Int64").fillna(0) for suffix in "ab")
+        frame[f"{column}_delta"] = second - first
+    return frame
+
+
+def merged(first: list[str], second: list[str]) -> list[str]:
+    """The labels of both in an order that keeps either's: a label goes behind the one that it follows."""
+    order = list(first)
+    for before, label in zip([None, *second], second, strict=False):
+        if label not in order:
+            order.insert(order.index(before) + 1 if before is not None else 0, label)
+    return order
+
+
+def differences(a: NetSpec, b: NetSpec) -> Iterator[tuple[str, object, object]]:
+    """The entries in which two descriptions differ: name, a's value, b's value; stages entry by entry."""
+    for field in dataclasses.fields(NetSpec):
+        one, other = getattr(a, field.name), getattr(b, field.name)
+        if field.name != "stages":
+            if one != other:
+                yield field.name.replace("_", " "), one, other
+            continue
+        if len(one) != len(other):
+            yield "stages", len(one), len(other)
+        for index, (left, right) in enumerate(zip(one, other, strict=False), 1):
+            for name, value in dataclasses.asdict(left).items():
+                if value != getattr(right, name):
+                    yield f"{name} of stage {index}", value or "the net's", getattr(right, name) or "the net's"

@@ -1,0 +1,213 @@
+"""How fast a net runs on this machine, and how far that is from what the machine can do.
+
+Generators, so that a page can show each result so far and stop: the last one is the best.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+
+from resnet.costs.profiler import FLOPS_PER_MAC, Row, profile, stage_of
+from resnet.devices import DTYPES, autocast, wait
+from resnet.nets.model import build, memory_format
+from resnet.nets.spec import NetSpec
+
+WARM_UP = 2  # runs: the first ones choose kernels and fill caches
+MAX_SECONDS = 600.0
+
+
+class SpeedError(ValueError):
+    """A batch, device, precision or time that cannot be."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds of each forward pass of `batch` images, in eval mode without gradients, after the warm-up."""
+
+    batch: int
+    device: str
+    precision: str
+    threads: int
+    times: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.times))
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        low, high = np.quantile(self.times, [0.25, 0.75])
+        return float(low), float(high)
+
+    @property
+    def spread(self) -> float:
+        """Distance of the quartiles as a share of the median: above 0.1 something else was running."""
+        low, high = self.quartiles
+        return (high - low) / self.median
+
+    @property
+    def images_per_second(self) -> float:
+        return self.batch / self.median
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """The best of this machine: `flops` (FLOP/s) of a matrix product, `bandwidth` (bytes/s) of a large copy."""
+
+    device: str
+    precision: str
+    flops: float
+    bandwidth: float
+
+    def bound(self, intensity: float) -> float:
+        """FLOP/s that `intensity` FLOPs per byte of memory traffic allow (the roofline, Williams et al. 2009)."""
+        return min(self.flops, intensity * self.bandwidth)
+
+
+def _check(batch: int, device: str, precision: str, seconds: float) -> None:
+    if type(batch) is not int or not 1 <= batch <= 65_536:
+        raise SpeedError(f"A batch is a whole number of images. Received {batch!r}. Choose 1 to 65,536.")
+    if precision not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise SpeedError(f"The precision must be one this program knows. Received {precision!r}. Choose {known}.")
+    if type(seconds) not in (int, float) or not 0 < seconds <= MAX_SECONDS:
+        raise SpeedError(f"A time is in seconds. Received {seconds!r}. Choose above 0, up to {MAX_SECONDS:g}.")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device):
+        found = ", ".join(name for name, there in available.items() if there)
+        raise SpeedError(f"The device must be one of this machine. Received {device!r}. Choose {found}.")
+
+
+def _place(module: nn.Module, shape: tuple[int, ...], batch: int, device: str) -> tuple[nn.Module, Tensor]:
+    """The module in eval mode and noise for it, both in the layout that convolutions are fastest in."""
+    layout = memory_format(module)
+    images = torch.rand(batch, *shape, device=device).contiguous(memory_format=layout)
+    return module.eval().to(device).to(memory_format=layout), images
+
+
+def latencies(
+    net: NetSpec | nn.Module, input_shape: tuple[int, ...], batch: int = 1, precision: str = "fp32",
+    device: str = "cpu", seconds: float = 3.0,
+) -> Iterator[Latency]:  # fmt: skip
+    """The result so far after each forward pass, at least one, until `seconds` are over, warm-up included. SpeedError.
+
+    A module is moved to the device, put in eval mode and not copied: pass a net of your own.
+    """
+    _check(batch, device, precision, seconds)
+    end = time.perf_counter() + seconds
+    module, images = _place(build(net, device=device) if isinstance(net, NetSpec) else net, input_shape, batch, device)
+    times: list[float] = []
+    for run in range(-WARM_UP, 10**9):
+        with torch.no_grad(), autocast(device, precision):  # closed while the caller has the result
+            start = time.perf_counter()
+            module(images)
+            wait(device)
+        if run >= 0:
+            times.append(time.perf_counter() - start)
+            yield Latency(batch, device, precision, torch.get_num_threads(), tuple(times))
+        if times and time.perf_counter() >= end:
+            return
+
+
+def latency(
+    net: NetSpec | nn.Module, input_shape: tuple[int, ...], batch: int = 1, precision: str = "fp32",
+    device: str = "cpu", seconds: float = 3.0,
+) -> Latency:  # fmt: skip
+    """The last of `latencies`."""
+    *_, last = latencies(net, input_shape, batch, precision, device, seconds)
+    return last
+
+
+def ceilings(device: str = "cpu", precision: str = "fp32", seconds: float = 1.0) -> Ceilings:
+    """Measure both ceilings in about `seconds`; a copy's bytes are those read and those written. SpeedError."""
+    _check(1, device, precision, seconds)
+    size, products = (2**26, ((1024, 1024), (16_384, 256))) if device == "cpu" else (2**30, ((8192, 8192),))
+
+    def best(code: str, **names: Tensor) -> float:
+        timer = Timer(code, globals={"torch": torch, **names}, num_threads=torch.get_num_threads())
+        return min(timer.blocked_autorange(min_run_time=seconds / (1 + len(products))).times)
+
+    flops = 0.0
+    for rows, side in products:  # a square one; many rows, as a convolution's pixels are
+        a, b = (torch.rand(n, side, device=device).to(DTYPES[precision]) for n in (rows, side))
+        taken = best("torch.mm(a, b, out=c)", a=a, b=b, c=torch.empty_like(a))
+        flops = max(flops, FLOPS_PER_MAC * rows * side**2 / taken)
+    source = torch.zeros(size // 4, device=device)
+    copied = best("target.copy_(source)", source=source, target=torch.empty_like(source).zero_())
+    return Ceilings(device, precision, flops, 2 * size / copied)
+
+
+def traffic(rows: list[Row], batch: int, precision: str = "fp32") -> int:
+    """Bytes that layers run one by one move: inputs read, outputs written, weights read once a batch (float32)."""
+    width = DTYPES[precision].itemsize
+    moved = 0
+    for row in rows:
+        if row.op != "none":
+            inputs = 2 if row.op == "add" else 1
+            moved += batch * width * (inputs * row.reads + row.activations) + 4 * row.params
+    return moved
+
+
+def _by_stage(model: nn.Module) -> dict[str, nn.Sequential]:
+    """The net's children, in order, as one chain per stage."""
+    groups = groupby(model.named_children(), key=lambda item: stage_of(item[0]))
+    return {stage: nn.Sequential(*(child for _, child in group)) for stage, group in groups}
+
+
+def rooflines(
+    spec: NetSpec, batch: int = 1, device: str = "cpu", precision: str = "fp32", seconds: float = 5.0,
+    limits: Ceilings | None = None,
+) -> Iterator[pd.DataFrame]:  # fmt: skip
+    """The table so far after each pass: a row per stage; `limits` are measured first where none are given. SpeedError.
+
+    Columns: stage, seconds (median), flops (2 x MACs), bytes, intensity (FLOPs per byte), achieved and bound (FLOP/s),
+    fraction = achieved / bound. That passes 1 where maps stay in a cache that the copy's ceiling does not know.
+    """
+    _check(batch, device, precision, seconds)
+    end = time.perf_counter() + seconds
+    limits = limits or ceilings(device, precision, min(1.0, seconds / 4))
+    model, images = _place(build(spec, device=device), spec.input_shape, batch, device)
+    stages, rows = _by_stage(model), profile(spec).rows
+    times: dict[str, list[float]] = {stage: [] for stage in stages}
+    for run in range(-WARM_UP, 10**9):
+        x = images
+        with torch.no_grad(), autocast(device, precision):
+            for stage, part in stages.items():
+                start = time.perf_counter()
+                x = part(x)
+                wait(device)
+                times[stage] += [time.perf_counter() - start] if run >= 0 else []
+        if run >= 0:
+            yield _table({stage: float(np.median(t)) for stage, t in times.items()}, rows, batch, precision, limits)
+            if time.perf_counter() >= end:
+                return
+
+
+def _table(
+    medians: dict[str, float], rows: tuple[Row, ...], batch: int, precision: str, limits: Ceilings
+) -> pd.DataFrame:
+    parts = [[row for row in rows if row.stage == stage] for stage in medians]
+    frame = pd.DataFrame({"stage": list(medians), "seconds": list(medians.values())})
+    frame["flops"] = [FLOPS_PER_MAC * batch * sum(row.macs for row in part) for part in parts]
+    frame["bytes"] = [traffic(part, batch, precision) for part in parts]
+    frame["intensity"] = frame.flops / frame.bytes
+    frame["achieved"] = frame.flops / frame.seconds
+    frame["bound"] = frame.intensity.map(limits.bound)
+    frame["fraction"] = frame.achieved / frame.bound
+    return frame
+
+
+def roofline(
+    spec: NetSpec, batch: int = 1, device: str = "cpu", precision: str = "fp32", seconds: float = 5.0,
+    limits: Ceilings | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """The last of `rooflines`."""
+    *_, last = rooflines(spec, batch, device, precision, seconds, limits)
+    return last

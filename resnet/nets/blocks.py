@@ -1,0 +1,337 @@
+"""Stems, residual blocks and shortcuts as modules that hooks can trust.
+
+Every activation is a module of its own, never in place and never reused, and the addition is a module: attribution
+methods that hook modules (captum) would otherwise be silently wrong. Parameter names are torchvision's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnet.nets.layers import Add, Copy, Layers, SkipInit, SqueezeExcitation, StochasticDepth
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """How one block is made: all that `BLOCKS[plan.block](plan)` has to know."""
+
+    block: str
+    c_in: int
+    width: int
+    stride: int = 1
+    dilation: int = 1
+    first_dilation: int = 1  # of the block's first wide convolution; a stage's first block has the last stage's
+    shortcut: str = "B"
+    cardinality: int = 1
+    base_width: int = 64
+    stride_on: str = "3x3"
+    se: int = 0
+    skip_init: bool = False
+    drop: float = field(default=0.0, compare=False)  # how often changes no cost; see `key`
+    layers: Layers = field(default_factory=Layers)
+
+    @property
+    def c_out(self) -> int:
+        return self.width * BLOCKS[self.block].expansion
+
+    @property
+    def keeps_shape(self) -> bool:
+        return (self.c_in, self.stride) == (self.c_out, 1)
+
+    @property
+    def inner(self) -> int:
+        """Channels inside a bottleneck: width x base_width / 64 x cardinality (arXiv 1611.05431, 1605.07146)."""
+        return int(self.width * self.base_width / 64) * self.cardinality
+
+    @property
+    def key(self) -> tuple["BlockPlan", bool]:
+        """Equal for blocks whose layers and costs are equal."""
+        return self, self.drop > 0
+
+    def build(self) -> "Block":
+        return BLOCKS[self.block](self)
+
+
+class ZeroPad(nn.Module):
+    """Option A of He et al. (arXiv 1512.03385, 3.3): every stride-th pixel, new channels of zeros, no parameters.
+
+    The zeros are split between the first and the last channels.
+    """
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        self.stride, new = plan.stride, plan.c_out - plan.c_in
+        self.pad = (0, 0) * plan.layers.dims + (new // 2, new - new // 2)
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, pad={self.pad}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = slice(None, None, self.stride)
+        return F.pad(x[(slice(None), slice(None), *[step] * (x.dim() - 2))], self.pad)  # (N, c_out, ceil(H/s), ...)
+
+
+def _projection(plan: BlockPlan, normed: bool, stride: int) -> list[nn.Module]:
+    conv = plan.layers.conv(plan.c_in, plan.c_out, 1, stride)
+    return [conv, plan.layers.bn(plan.c_out)] if normed else [conv]
+
+
+def zero_pad(plan: BlockPlan, normed: bool) -> nn.Module:
+    """Identity where the shape stays, else option A."""
+    return nn.Identity() if plan.keeps_shape else ZeroPad(plan)
+
+
+def projection(plan: BlockPlan, normed: bool) -> nn.Module:
+    """Identity where the shape stays, else option B: a 1x1 convolution with its norm."""
+    return nn.Identity() if plan.keeps_shape else nn.Sequential(*_projection(plan, normed, plan.stride))
+
+
+def projection_everywhere(plan: BlockPlan, normed: bool) -> nn.Module:
+    """Option C: a 1x1 convolution with its norm in every block."""
+    return nn.Sequential(*_projection(plan, normed, plan.stride))
+
+
+def avg_pool(plan: BlockPlan, normed: bool) -> nn.Module:
+    """Identity where the shape stays, else ResNet-D's: a mean takes the stride, then 1x1 (arXiv 1812.01187)."""
+    if plan.keeps_shape:
+        return nn.Identity()
+    pool = plan.layers.avg_pool(plan.stride) if plan.stride > 1 else nn.Identity()
+    return nn.Sequential(pool, *_projection(plan, normed, 1))
+
+
+def no_shortcut(plan: BlockPlan, normed: bool) -> None:
+    """A plain net has none."""
+
+
+SHORTCUTS: dict[str, Callable[[BlockPlan, bool], nn.Module | None]] = {
+    "A": zero_pad,
+    "B": projection,
+    "C": projection_everywhere,
+    "D": avg_pool,
+    "none": no_shortcut,
+}
+
+
+MODES = ("both", "shortcut", "branch", "cut")
+
+
+class Block(nn.Module):
+    """act(shortcut(x) + branch(x)) on (N, c_in, H, W); without a shortcut, act(branch(x)).
+
+    `mode` lets lesion studies run a built net in another way: "shortcut" or "branch" alone, or "cut" (the block
+    returns its input). ValueError where the block cannot run in that mode.
+    """
+
+    convs: int  # weight layers on the branch
+    expansion: int  # output channels / width
+    preact = False  # norm and activation stand before each convolution
+    last_conv: str
+    last_norm = ""  # of the branch; "" where it ends in a convolution
+    last_act = ""  # after the addition; "" for none
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__()
+        self.keeps_shape = plan.keeps_shape
+        self.downsample = SHORTCUTS[plan.shortcut](plan, not self.preact)
+        if self.downsample is not None:
+            self.add = Add()
+        self._mode = "both"
+
+    def _finish(self, plan: BlockPlan) -> None:
+        """What may follow the last layer of a branch."""
+        self.se = SqueezeExcitation(plan.c_out, plan.se, plan.layers) if plan.se else nn.Identity()
+        self.alpha = SkipInit() if plan.skip_init else nn.Identity()
+        self.drop = StochasticDepth(plan.drop) if plan.drop else nn.Identity()
+
+    @property
+    def mode(self) -> str:
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        if mode not in MODES:
+            raise ValueError(f"A block's mode must be one of {', '.join(MODES)}. Received {mode!r}.")
+        if mode == "shortcut" and self.downsample is None:
+            raise ValueError("A plain block has no shortcut to run alone.")
+        if mode == "cut" and not self.keeps_shape:
+            raise ValueError("Only a block that keeps its input's shape can be cut out.")
+        self._mode = mode
+
+    def extra_repr(self) -> str:
+        return "" if self._mode == "both" else f"mode={self._mode}"
+
+    def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the shortcut and what the branch read."""
+        return x, x
+
+    def branch(self, x: Tensor) -> Tensor:
+        raise NotImplementedError  # each block's own
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._mode == "cut":
+            return x
+        past, inside = self.enter(x)
+        if self.downsample is None or self._mode == "branch":
+            y = self._end(self.branch(inside))
+        elif self._mode == "shortcut":
+            y = self.downsample(past)
+        else:
+            y = self.add(self.downsample(past), self._end(self.branch(inside)))
+        return self.get_submodule(self.last_act)(y) if self.last_act else y
+
+    def _end(self, y: Tensor) -> Tensor:
+        return self.drop(self.alpha(self.se(y)))
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions (He 2015, Fig. 5 left); the first one strides."""
+
+    convs, expansion, last_conv, last_norm, last_act = 2, 1, "conv2", "bn2", "act2"
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        make, width = plan.layers, plan.width
+        self.conv1 = make.conv(plan.c_in, width, 3, plan.stride, plan.first_dilation)
+        self.bn1 = make.bn(width)
+        self.act1 = make.act()
+        self.conv2 = make.conv(width, width, 3, 1, plan.dilation)
+        self.bn2 = make.bn(width)
+        self._finish(plan)
+        self.act2 = make.act()
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv1(x)))  # (N, width, H/stride, W/stride)
+        return self.bn2(self.conv2(x))
+
+
+class Bottleneck(Block):
+    """1x1, 3x3, 1x1 (He 2015, Fig. 5 right), four times wider at its end; ResNeXt's groups are in the 3x3.
+
+    stride_on "1x1" is the paper's v1; "3x3" is v1.5, which torchvision builds.
+    """
+
+    convs, expansion, last_conv, last_norm, last_act = 3, 4, "conv3", "bn3", "act3"
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        make, inner = plan.layers, plan.inner
+        first, second = (plan.stride, 1) if plan.stride_on == "1x1" else (1, plan.stride)
+        self.conv1 = make.conv(plan.c_in, inner, 1, first)
+        self.bn1 = make.bn(inner)
+        self.act1 = make.act()
+        self.conv2 = make.conv(inner, inner, 3, second, plan.first_dilation, plan.cardinality)
+        self.bn2 = make.bn(inner)
+        self.act2 = make.act()
+        self.conv3 = make.conv(inner, plan.c_out, 1)
+        self.bn3 = make.bn(plan.c_out)
+        self._finish(plan)
+        self.act3 = make.act()
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv1(x)))
+        x = self.act2(self.bn2(self.conv2(x)))  # (N, inner, H/stride, W/stride)
+        return self.bn3(self.conv3(x))  # (N, 4 width, ...)
+
+
+class PreActivation(Block):
+    """shortcut(x) + branch(act(bn1(x))) (He 2016, arXiv 1603.05027); a shortcut with weights reads act(bn1(x)) too."""
+
+    preact = True
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        # Without a norm the activation would read the very tensor that the shortcut passes on.
+        self.bn1 = Copy() if plan.layers.norm == "none" else plan.layers.bn(plan.c_in)
+        self.act1 = plan.layers.act()
+
+    def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inside = self.act1(self.bn1(x))
+        return x if isinstance(self.downsample, nn.Identity) else inside, inside
+
+
+class PreActBasicBlock(PreActivation):
+    """norm, act, 3x3, norm, act, 3x3."""
+
+    convs, expansion, last_conv = 2, 1, "conv2"
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        make, width = plan.layers, plan.width
+        self.conv1 = make.conv(plan.c_in, width, 3, plan.stride, plan.first_dilation)
+        self.bn2 = make.bn(width)
+        self.act2 = make.act()
+        self.conv2 = make.conv(width, width, 3, 1, plan.dilation)
+        self._finish(plan)
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)  # (N, width, H/stride, W/stride)
+        return self.conv2(self.act2(self.bn2(x)))
+
+
+class PreActBottleneck(PreActivation):
+    """norm, act, 1x1, norm, act, 3x3, norm, act, 1x1."""
+
+    convs, expansion, last_conv = 3, 4, "conv3"
+
+    def __init__(self, plan: BlockPlan) -> None:
+        super().__init__(plan)
+        make, inner = plan.layers, plan.inner
+        first, second = (plan.stride, 1) if plan.stride_on == "1x1" else (1, plan.stride)
+        self.conv1 = make.conv(plan.c_in, inner, 1, first)
+        self.bn2 = make.bn(inner)
+        self.act2 = make.act()
+        self.conv2 = make.conv(inner, inner, 3, second, plan.first_dilation, plan.cardinality)
+        self.bn3 = make.bn(inner)
+        self.act3 = make.act()
+        self.conv3 = make.conv(inner, plan.c_out, 1)
+        self._finish(plan)
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        x = self.conv2(self.act2(self.bn2(x)))  # (N, inner, H/stride, W/stride)
+        return self.conv3(self.act3(self.bn3(x)))  # (N, 4 width, ...)
+
+
+BLOCKS: dict[str, type[Block]] = {
+    "basic": BasicBlock,
+    "bottleneck": Bottleneck,
+    "preact-basic": PreActBasicBlock,
+    "preact-bottleneck": PreActBottleneck,
+}
+
+
+@dataclass(frozen=True)
+class Stem:
+    """`convs`: kernel, stride and share of the stem's width of each convolution; perhaps a max-pool of stride 2."""
+
+    convs: tuple[tuple[int | tuple[int, ...], int | tuple[int, ...], float], ...]
+    pool: bool
+    stride: int  # of the whole stem, in height and width
+    time_stride: int  # the same in time, or across a volume's slices
+    dims: tuple[int, ...] = (2, 3)
+
+    def build(self, c_in: int, width: int, layers: Layers, preact: bool) -> dict[str, nn.Module]:
+        """The stem's layers by name; before pre-activation blocks the last convolution has no norm of its own."""
+        named: dict[str, nn.Module] = {}
+        for index, (kernel, stride, share) in enumerate(self.convs, 1):
+            c_out, last = max(1, int(width * share)), index == len(self.convs)
+            named[f"conv{index}"] = layers.conv(c_in, c_out, kernel, stride)
+            if not (last and preact):
+                named[f"bn{index}"] = layers.bn(c_out)
+                named["act" if last else f"act{index}"] = layers.act()
+            c_in = c_out
+        return named | ({"maxpool": layers.max_pool()} if self.pool else {})
+
+
+STEMS: dict[str, Stem] = {
+    "3x3": Stem(((3, 1, 1),), pool=False, stride=1, time_stride=1),  # He 2015, 4.2, for CIFAR
+    "7x7": Stem(((7, 2, 1),), pool=True, stride=4, time_stride=4),  # He 2015, Table 1
+    "deep": Stem(  # ResNet-C, arXiv 1812.01187
+        ((3, 2, 0.5), (3, 1, 0.5), (3, 1, 1)), pool=True, stride=4, time_stride=4
+    ),
+    "3x7x7": Stem(  # R3D, arXiv 1711.11248
+        (((3, 7, 7), (1, 2, 2), 1),), pool=False, stride=2, time_stride=1, dims=(3,)
+    ),
+}

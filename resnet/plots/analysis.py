@@ -1,0 +1,37 @@
+"""Figures of the analyses."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from resnet.plots.theme import NEUTRAL, color, framed
+
+
+def gradient_depth(frame: pd.DataFrame, borders: dict[str, float], quantity: str) -> go.Figure:
+    """Gradient norm against depth on a log axis, a line per net.
+
+    frame: net, plain, name, depth, norm; borders: stage -> depth of its first layer; quantity: the y axis's name.
+    """
+    figure = go.Figure()
+    for net, rows in frame.groupby("net", sort=False):
+        plain = bool(rows.plain.iloc[0])
+        figure.add_scatter(
+            x=rows.depth.to_numpy(),
+            y=rows.norm.to_numpy(),
+            mode="lines+markers",
+            name=str(net),
+            line={"color": color(plain), "width": 2},
+            marker={"size": 5, "symbol": "square" if plain else "circle"},
+            text=rows.name.to_numpy(),
+            hovertemplate="%{text}<br>depth %{x}: %{y:.3g}<extra>" + str(net) + "</extra>",
+        )
+    for stage, depth in list(borders.items())[1:]:  # the first one begins at the axis
+        figure.add_vline(x=depth - 0.5, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            x=depth, y=1, yref="paper", text=stage, showarrow=False, xanchor="left", font={"size": 11, "color": NEUTRAL}
+        )
+    figure.update_xaxes(title="depth (weight layers from the input)")
+    positive = frame.norm[frame.norm > 0]
+    decades = np.log10(positive.max() / positive.min()) if len(positive) else 0
+    figure.update_yaxes(title=quantity, type="log", exponentformat="power", dtick="D2" if decades < 3 else 1)
+    return framed(figure, 420)

@@ -1,0 +1,93 @@
+"""Vega-Lite specifications for what is redrawn while a run goes on."""
+
+from typing import Any
+
+_STEP = {
+    "field": "step",
+    "type": "quantitative",
+    "title": "step",
+    "axis": {"format": ",d", "tickMinStep": 1, "grid": False},
+}
+
+
+def _net_color(colors: dict[str, str]) -> dict[str, Any]:
+    scale = {"domain": list(colors), "range": list(colors.values())}
+    return {"field": "net", "type": "nominal", "scale": scale, "legend": {"orient": "top", "title": None}}
+
+
+def _curve(field: str, title: str, colors: dict[str, str]) -> dict[str, Any]:
+    """A line per net against the step; frame: step, net and the field."""
+    return {
+        "mark": {"type": "line", "interpolate": "linear", "strokeWidth": 2},
+        "height": 320,
+        "encoding": {
+            "x": _STEP,
+            "y": {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}},
+            "color": _net_color(colors),
+            "tooltip": [{"field": "net"}, {"field": "step"}, {"field": field, "format": ".4g"}],
+        },
+    }
+
+
+_TEST_POINTS = {
+    "transform": [{"filter": "isValid(datum.test_accuracy)"}],
+    "mark": {"type": "point", "filled": True, "size": 90, "shape": "diamond", "opacity": 1},
+    "encoding": {
+        "y": {"field": "test_accuracy", "type": "quantitative"},
+        "tooltip": [{"field": "net"}, {"field": "step"}, {"field": "test_accuracy", "format": ".2f"}],
+    },
+}
+
+
+def loss_chart(colors: dict[str, str]) -> dict[str, Any]:
+    """Training loss of the nets in `colors`; frame: step, net, loss."""
+    return _curve("loss", "training loss (running average)", colors)
+
+
+def accuracy_chart(colors: dict[str, str]) -> dict[str, Any]:
+    """Accuracy of training batches as lines and of the test set as diamonds; frame: step, net, and both in %."""
+    line = _curve("accuracy", "accuracy (%)", colors)
+    return {
+        "height": 320,
+        "encoding": {name: line["encoding"][name] for name in ("x", "color")},
+        "layer": [
+            {
+                "transform": [{"filter": "isValid(datum.accuracy)"}],
+                "mark": line["mark"],
+                "encoding": {name: line["encoding"][name] for name in ("y", "tooltip")},
+            },
+            _TEST_POINTS,
+        ],
+    }
+
+
+def heat_chart(low: int, high: int, title: str) -> dict[str, Any]:
+    """A heat-strip, depth x step, of log10 values on the colour scale low..high (decades).
+
+    frame: step, step_end, depth, norm, log10.
+    """
+    scale = {"scheme": "viridis", "domain": [low, high], "clamp": True}
+    value = {"field": "log10", "type": "quantitative", "scale": scale}
+    legend = {"type": "gradient", "orient": "top", "direction": "horizontal", "gradientLength": 160}
+    return {
+        "usermeta": {"embedOptions": {"renderer": "canvas"}},  # thousands of cells are too many for SVG
+        "mark": {"type": "rect", "strokeWidth": 1},
+        "height": 330,
+        "encoding": {
+            "x": _STEP | {"scale": {"nice": False}},
+            "x2": {"field": "step_end"},
+            "y": {
+                "field": "depth",
+                "type": "ordinal",
+                "title": "layer (1 = input)",
+                "axis": {"labelOverlap": "greedy", "ticks": False, "grid": False},
+            },
+            "fill": value | {"title": title, "legend": legend},
+            "stroke": value | {"legend": None},  # closes the seams between the cells
+            "tooltip": [
+                {"field": "depth", "title": "layer"},
+                {"field": "step_end", "title": "to step"},
+                {"field": "norm", "format": ".3g", "title": "mean"},
+            ],
+        },
+    }

@@ -1,0 +1,73 @@
+"""What a run is asked to train, and what it says of how far it is: the contents of run.json and status.json."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from resnet.nets.codes import from_dict, to_dict
+from resnet.nets.spec import NetSpec
+from resnet.runs.records import VERSION
+
+STATES = ("starting", "queued", "running", "paused", "stopped", "finished", "failed", "crashed")
+ACTIVE = ("starting", "queued", "running")
+
+
+class RunError(ValueError):
+    """Something asked of a run that it cannot do, in a sentence for a person."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run trains, and how."""
+
+    net: NetSpec
+    data: str
+    recipe: dict[str, Any]
+    train_images: int | None = None  # a balanced part of the training set, None for all
+    device: str = "auto"
+    threads: int = 0  # CPU threads, 0 for all
+    group: str = ""  # runs of one race share it
+    only_offered: bool = True  # the data must be one that the data folder offers
+    stream: bool = False  # the data are a folder of pictures that stay on the disk
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            kind: Any = dict if field.name == "recipe" else field.type
+            if not isinstance(getattr(self, field.name), kind):
+                name = getattr(kind, "__name__", kind)
+                raise RunError(f"A run's {field.name} must be {name}. Received {getattr(self, field.name)!r}.")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self) | {"net": to_dict(self.net), "version": VERSION}, indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> "Job":
+        values = json.loads(text)
+        if values.pop("version", 1) != VERSION:
+            raise RunError("It was made by another version of this program.")
+        return Job(**values | {"net": from_dict(values["net"])})
+
+
+@dataclass(frozen=True)
+class Status:
+    """state is one of STATES, message a sentence or empty, updated in seconds since 1970."""
+
+    state: str
+    message: str = ""
+    phase: str = ""  # while running: loading data, training, testing
+    steps: int = 0  # in all, once the data are known
+    device: str = ""
+    ticket: int = 0  # its place among all that were ever started; runs of one race share it; 0 outside the queue
+    host: str = ""
+    updated: float = 0.0
+
+    @staticmethod
+    def from_json(text: str) -> "Status":
+        """ValueError or TypeError where the text is no status."""
+        status = Status(**json.loads(text))
+        words = (status.state, status.message, status.phase, status.device, status.host)
+        if not all(isinstance(word, str) for word in words) or status.state not in STATES:
+            raise ValueError("A status has a state that this program knows, and its words are text.")
+        steps, ticket, updated = max(0, int(status.steps)), int(status.ticket), float(status.updated)
+        return dataclasses.replace(status, steps=steps, ticket=ticket, updated=updated)

@@ -1,0 +1,65 @@
+"""A trained run opened: its net, and pictures as that net was trained to see them."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from resnet.data.dataset import DataError, Dataset, normalise
+from resnet.data.photos import photo_batch
+from resnet.nets.model import ResNet
+from resnet.runs.prepare import load_data
+from resnet.runs.store import Run, RunError
+from resnet.runs.worker import load_model
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A run's net on the CPU, with the weights that were tested after `epoch`, or the last ones where it is None."""
+
+    run: Run
+    epoch: int | None
+    model: ResNet
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(map(str, self.run.info["class_names"]))
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the pixels in 0..1 as in training: by channel (C,), or by pixel (C, S, S)."""
+        return torch.tensor(self.run.info["mean"]), torch.tensor(self.run.info["std"])
+
+    def prepare(self, pixels: np.ndarray | Tensor) -> Tensor:
+        """uint8 (N, C, S, S) -> float32 (N, C, S, S), normalised as the training images were."""
+        return normalise(torch.as_tensor(pixels), *self.moments)
+
+    def test_batch(self, count: int) -> tuple[Tensor, Tensor]:
+        """Prepared test images (N, C, S, S), the same ones each time, and their labels (N,); N is `count` at most.
+
+        Where the run's data set is not here or stays on the disk, the few pictures in the run's folder.
+        """
+        with suppress(DataError):
+            images, labels = some_tests(load_data(self.run.job), count)
+            return self.prepare(images), labels
+        known, rows, pictures = self.run.test_set()
+        net = self.run.job.net
+        found = [photo_batch(Image.fromarray(p.squeeze()), net.image_size, net.in_channels)[0] for p in pictures]
+        if not found:
+            raise RunError(f"The data set of {self.run.id} is not here, and its folder holds no pictures.")
+        return self.prepare(torch.stack(found)), torch.from_numpy(known[rows]).long()
+
+
+def open_run(run: Run, epoch: int | None = None) -> OpenedRun:
+    """RunError where the run has no weights yet, or none of that epoch."""
+    return OpenedRun(run, epoch, load_model(run, epoch))
+
+
+def some_tests(data: Dataset, count: int) -> tuple[Tensor, Tensor]:
+    """`count` test images uint8 (N, C, S, S), the same ones each time, and their labels (N,)."""
+    chosen = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:count]
+    return data.test_images[chosen], data.test_labels[chosen]

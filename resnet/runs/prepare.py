@@ -1,0 +1,66 @@
+"""What a run's form asks for, made: its device, its data, its net at the first step."""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from resnet.data.dataset import DataError, Dataset, load, load_offered
+from resnet.devices import cores, devices
+from resnet.nets.model import build, memory_format
+from resnet.runs.store import Job, RunError
+from resnet.train import distributed
+from resnet.train.feeds import Feed, Resident
+from resnet.train.loop import State
+from resnet.train.precision import precision_for
+from resnet.train.recipes import Recipe
+from resnet.train.streaming import Folder, Streaming, open_folder
+
+
+def take_device(job: Job) -> str:
+    """The job's device; PyTorch has the job's number of threads from here on. RunError where this machine has none."""
+    device = devices()[0] if job.device == "auto" else job.device
+    if device not in devices():
+        raise RunError(f"This machine has no device {device!r}. It has {', '.join(devices())}.")
+    if job.threads > 0:
+        torch.set_num_threads(min(job.threads, cores()))
+    return device
+
+
+def prepare(job: Job, device: str, before: str) -> tuple[Dataset | Folder, Recipe, Feed, State]:
+    """What the job trains, at its first step; `before` is the precision that it began with, if it did.
+
+    DataError or RunError with a sentence.
+    """
+    data, recipe = _source(job), Recipe(**job.recipe)
+    check_net(job, data)
+    precision = distributed.agreed(lambda: before or precision_for(job.net, recipe, device))
+    recipe = dataclasses.replace(recipe, precision=precision)
+    model = build(job.net, recipe.seed, device)
+    kind: Callable[..., Feed] = Streaming if isinstance(data, Folder) else Resident
+    feed = kind(data, recipe, torch.device(device), memory_format(model))
+    return data, recipe, feed, State(model, recipe)
+
+
+def _source(job: Job) -> Dataset | Folder:
+    if job.stream:
+        return open_folder(job.data, job.net.image_size, job.train_images, job.only_offered)
+    return load_data(job)
+
+
+def load_data(job: Job) -> Dataset:
+    """The job's data set at its net's image size. DataError with a sentence, also where it does not fit into memory."""
+    if job.stream:
+        raise DataError(f"The pictures of {job.data} were streamed; they stay on the disk.")
+    read = load_offered if job.only_offered else load
+    return read(job.data, size=job.net.image_size, train=job.train_images)
+
+
+def check_net(job: Job, data: Dataset | Folder) -> None:
+    """RunError where the job's net cannot read the data."""
+    net = job.net
+    if (data.channels, data.classes) != (net.in_channels, net.classes):
+        raise RunError(
+            f"The net reads {net.in_channels} channels and tells {net.classes} classes apart; "
+            f"{data.name} has {data.channels} channels and {data.classes} classes."
+        )

@@ -1,0 +1,71 @@
+"""A run handed on: tested on other pictures, and copied without what only a resume needs."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+
+from resnet.data.dataset import Dataset
+from resnet.files import replace_file
+from resnet.nets.model import memory_format
+from resnet.runs.prepare import check_net
+from resnet.runs.store import ACTIVE, Run, RunError
+from resnet.runs.worker import load_model
+from resnet.train.feeds import Resident
+from resnet.train.loop import State, evaluate
+from resnet.train.recipes import Recipe
+
+COPIED = ("run.json", "info.json", "tests.json", "steps.bin", "epochs.jsonl", "predictions.bin", "test.npz")
+
+
+def try_on(run: Run, data: Dataset) -> dict[str, Any]:
+    """Test the run's final weights on the test images of `data`, and note it in the run's tests.json.
+
+    The answer: data, source, images, accuracy, loss, step. RunError where the net cannot read them.
+    """
+    check_net(run.job, data)
+    model, info = load_model(run), run.info
+    recipe = dataclasses.replace(Recipe(**run.job.recipe), ema=0, precision=info.get("precision", "fp32"))
+    feed = Resident(data, recipe, torch.device("cpu"), memory_format(model))
+    feed.mean, feed.std = torch.tensor(info["mean"]), torch.tensor(info["std"])  # those that the net learnt with
+    [result] = [found for found in evaluate(State(model, recipe), feed, recipe) if found]
+    found = {
+        "data": Path(data.name).name,
+        "source": data.source,
+        "images": len(data.test_labels),
+        "accuracy": result.test_accuracy,
+        "loss": result.test_loss,
+        "step": run.checkpoint_step(),
+    }
+    others = [test for test in run.tests if test.get("data") != found["data"]]
+    replace_file(run.path / "tests.json", json.dumps([*others, found]))
+    return found
+
+
+def share(run: Run, folder: Path, epochs: int = 2) -> Run:
+    """Copy the run into folder/<its id>, to be looked at: all its records, and its weights without momentum.
+
+    Of the weights after epochs, `epochs` stay, in float16. RunError while it trains, or where the copy exists.
+    """
+    if run.status().state in ACTIVE or run.checkpoint_step() is None:
+        raise RunError(f"{run.id} is {run.status().state}. A run can be shared once it has ended or pauses.")
+    target = folder / run.id
+    if target.exists():
+        raise RunError(f"{target} exists. Remove it, or choose another folder.")
+    target.mkdir(parents=True)
+    for name in COPIED:
+        if (run.path / name).exists():
+            shutil.copyfile(run.path / name, target / name)
+    replace_file(target / "status.json", json.dumps(dataclasses.asdict(run.status()) | {"host": "", "ticket": 0}))
+    weights = {f"model.{name}": value for name, value in load_model(run).state_dict().items()}
+    replace_file(target / "checkpoint.safetensors", save(weights, {"step": str(run.checkpoint_step())}))
+    kept = list(run.checkpoints().values())
+    for path in [kept[index] for index in np.linspace(0, len(kept) - 1, min(epochs, len(kept))).astype(int)]:
+        halves = {name: value.half() if value.is_floating_point() else value for name, value in load_file(path).items()}
+        replace_file(target / path.name, save(halves))
+    return Run(target)

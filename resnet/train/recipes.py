@@ -1,0 +1,142 @@
+"""How to train: the recipe of a run, and the named ones."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class RecipeError(ValueError):
+    """A rule that a recipe breaks."""
+
+
+def _one_cycle(progress: float) -> float:
+    """Linear up to 1 over the first quarter, linear down to 0 (Smith & Topin, arXiv 1708.07120)."""
+    return progress / 0.25 if progress < 0.25 else (1 - progress) / 0.75
+
+
+def _steps(progress: float) -> float:
+    """The paper's schedule: a tenth after 1/2, a hundredth after 3/4 (He 2015, 4.2: 32k and 48k of 64k)."""
+    return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+
+
+def _constant(progress: float) -> float:
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"one-cycle": _one_cycle, "steps": _steps, "constant": _constant}
+PRECISIONS = ("auto", "fp32", "bf16")
+SCALINGS = ("channel", "pixel")  # minus the mean colour, over its deviation; minus the mean image (He 2015, 4.2)
+_NUMBERS = {
+    "epochs": (1, 1000),
+    "steps": (0, 10_000_000),
+    "batch": (2, 4096),
+    "seed": (0, 2**31),
+    "lr": (1e-6, 10),
+    "momentum": (0, 0.999),
+    "weight_decay": (0, 1),
+    "label_smoothing": (0, 0.9),
+    "ema": (0, 0.9999),
+}
+_CHOICES = {"schedule": tuple(SCHEDULES), "precision": PRECISIONS, "scaling": SCALINGS}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train with SGD. RecipeError where a value is out of range."""
+
+    epochs: int = 5
+    batch: int = 128
+    lr: float = 0.1  # the schedule's highest
+    schedule: str = "one-cycle"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    augment: bool = True  # pad-4 crop and flip
+    scaling: str = "channel"  # of the pixels
+    label_smoothing: float = 0.0  # share of the target that all classes get (arXiv 1512.00567)
+    ema: float = 0.0  # weights of this share from before at each step are tested and kept; 0 for the last ones
+    flip_test: bool = False  # tests average the logits of each image and of its mirror image
+    compile: bool = False  # torch.compile: half a minute or more to begin, then faster steps
+    steps: int = 0  # in all, which may end within an epoch; 0 for whole epochs
+    seed: int = 0
+    precision: str = "auto"  # fp32, bf16, or bf16 where it is faster
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if name in _CHOICES:
+                if value not in _CHOICES[name]:
+                    raise RecipeError(f"{name} must be one of {', '.join(_CHOICES[name])}. Received {value!r}.")
+            elif name in _NUMBERS:
+                _check_number(name, value, whole=field.type is int)
+            elif not isinstance(value, bool):
+                raise RecipeError(f"{name} must be true or false. Received {value!r}.")
+
+    def total_steps(self, per_epoch: int) -> int:
+        """Optimiser steps in all."""
+        return self.steps or self.epochs * per_epoch
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of a step out of `steps`; a one-cycle's first step is not 0."""
+        return self.lr * SCHEDULES[self.schedule]((step + 0.5) / steps)
+
+
+def _check_number(name: str, value: object, whole: bool) -> None:
+    (low, high), kinds = _NUMBERS[name], int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        kind = "whole number" if whole else "number"
+        raise RecipeError(f"{name} must be a {kind} from {low:,} to {high:,}. Received {value!r}.")
+
+
+RECIPES = {
+    "short": Recipe(),
+    "fast": Recipe(epochs=30, lr=0.3, weight_decay=3e-4, ema=0.995, flip_test=True),
+    "paper": Recipe(  # He 2015 (arXiv 1512.03385), 4.2
+        epochs=165,
+        steps=64_000,
+        lr=0.1,
+        schedule="steps",
+        nesterov=False,
+        weight_decay=1e-4,
+        scaling="pixel",
+    ),
+}
+ORIGINAL = "original pixels"  # in the source of data that are no copy
+_FREE = ("seed", "precision", "compile")  # change no more than chance does
+_TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}"}  # behind a recipe's name
+_SWITCHES = {
+    "label_smoothing": "label smoothing",
+    "ema": "averaged weights (EMA) in the test",
+    "flip_test": "a flip test (each image and its mirror image)",
+}
+
+
+def recipe_name(recipe: Mapping[str, Any]) -> str:
+    """The name in RECIPES, with the epochs and the weight decay where only they differ, "own" for any other.
+
+    Seed, precision and compiling do not count.
+    """
+    for name, known in RECIPES.items():
+        changes = _changes(recipe, vars(known))
+        if changes.keys() <= _TOLD.keys():
+            told = [words.format(changes[field]) for field, words in _TOLD.items() if field in changes]
+            return ", ".join([name, *told])
+    return "own"
+
+
+def differences(recipe: Mapping[str, Any], source: str, whole: bool) -> list[str]:
+    """Why a run's error may not be held against the paper's; `source` of its pixels, `whole` training set or a part."""
+    changed = _changes(recipe, vars(RECIPES["paper"]))
+    found = [words for name, words in _SWITCHES.items() if name in changed]
+    if others := [f"{name} {value}" for name, value in changed.items() if name not in _SWITCHES]:
+        found.append(f"another recipe ({', '.join(others)})")
+    if ORIGINAL not in source:
+        found.append(f"other pixels ({source or 'of unknown origin'})")
+    return found if whole else [*found, "a part of the training images"]
+
+
+def _changes(recipe: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in which a recipe differs, with its own values; where the steps are told, the epochs do not count."""
+    free = {*_FREE, *(("epochs",) if known["steps"] and recipe.get("steps") == known["steps"] else ())}
+    return {name: recipe[name] for name in known if name in recipe and name not in free and recipe[name] != known[name]}

@@ -1,0 +1,283 @@
+"""The path that people walk, in a real browser on a running app, with a picture of every page."""
+
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from resnet.files import ROOT
+
+PICTURES = ROOT / "tests" / "screenshots"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+expect.set_options(timeout=60_000)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None and not os.environ.get("RESNET_REQUIRE_BROWSER"), reason="no Chromium on this machine"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running app with runs of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"RESNET_RUNS_DIR": str(tmp_path_factory.mktemp("runs"))}
+    options = ["--server.headless=true", f"--server.port={port}", "--server.address=127.0.0.1"]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", *options]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as app:
+        assert app.stdout
+        assert any("URL" in line for line in app.stdout), "the app did not start"
+        yield f"http://127.0.0.1:{port}"
+        app.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM, "RESNET_REQUIRE_BROWSER is set and there is no Chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
+
+
+def settled(page: Page) -> None:
+    """Wait until the app's script has run and every element is drawn."""
+    page.wait_for_selector("h1")
+    busy = "[data-testid=stSkeleton], [data-testid=stStatusWidget], [data-testid=stSpinner]"
+    page.wait_for_function(f"!document.querySelector('{busy}')", timeout=90_000)
+
+
+def pictures(page: Page, name: str) -> None:
+    """The whole page at a desktop's and a phone's width; nothing may stick out sideways on the phone."""
+    PICTURES.mkdir(exist_ok=True)
+    for width in (390, 1440):
+        page.set_viewport_size({"width": width, "height": 1000})
+        settled(page)
+        height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+        page.set_viewport_size({"width": width, "height": min(height + 20, 6000)})
+        settled(page)
+        page.screenshot(path=PICTURES / f"{name}-{width}.png")
+        main = "document.querySelector('[data-testid=stMain]')"
+        assert page.evaluate(f"{main}.scrollWidth <= {main}.clientWidth + 1"), f"{name} is wider than {width} pixels"
+    page.set_viewport_size({"width": 1440, "height": 1000})
+
+
+def fine(page: Page) -> None:
+    assert not page.locator("[data-testid=stException]").count(), page.locator("[data-testid=stException]").inner_text()
+
+
+def pick(page: Page, label: str, option: str | re.Pattern) -> None:
+    """Choose an option of a select box by what it shows."""
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option).first.click()
+
+
+def photo() -> bytes:
+    """A JPEG of a ship, more or less, turned by its EXIF tag."""
+    image = Image.new("RGB", (640, 480), "#7fb2e5")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 320, 640, 480), fill="#1c4f82")
+    draw.polygon([(120, 300), (520, 300), (460, 380), (180, 380)], fill="#8b1a1a")
+    draw.rectangle((280, 160, 300, 300), fill="#443322")
+    draw.polygon([(305, 170), (305, 290), (420, 290)], fill="white")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    out = io.BytesIO()
+    image.rotate(90, expand=True).save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+def test_a_deep_link_on_a_fresh_server_opens_its_page(address: str, page: Page) -> None:
+    page.goto(f"{address}/build?net=ResNet-32")
+    settled(page)
+    expect(page.get_by_role("heading", name="ResNet-32")).to_be_visible()
+    expect(page.get_by_text("464,154").first).to_be_visible()
+    assert not page.get_by_text("Page not found").count()
+    fine(page)
+
+
+def test_home_is_alive(address: str, page: Page) -> None:
+    page.goto(address)
+    settled(page)
+    expect(page.get_by_text("269,722").first).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_be_visible()
+    pictures(page, "1-start")
+    page.get_by_role("link", name="Build").last.click()
+    expect(page).to_have_url(re.compile("/build"))
+    fine(page)
+
+
+def test_every_edit_changes_the_net_and_the_address(address: str, page: Page) -> None:
+    page.goto(f"{address}/build?net=ResNet-20")
+    settled(page)
+    page.get_by_role("radio", name="B: projection").click()
+    expect(page.get_by_text("272,474").first).to_be_visible()
+    expect(page).to_have_url(re.compile("shortcut.B"))
+    for blocks, params in [("4", "277,146"), ("5", "281,818")]:  # two edits of one field: none may get lost
+        page.get_by_label("Stage 1 blocks").fill(blocks)
+        page.get_by_label("Stage 1 blocks").press("Enter")
+        expect(page.get_by_text(params).first).to_be_visible()
+    address_of_edit = page.url
+    page.get_by_role("radio", name="none: plain").click()
+    page.goto(address_of_edit)
+    settled(page)
+    expect(page.get_by_text("281,818").first).to_be_visible()
+    page.reload()
+    settled(page)
+    expect(page.get_by_text("281,818").first).to_be_visible()
+    fine(page)
+
+
+def test_a_click_on_a_box_opens_its_stage_and_a_broken_rule_is_marked(address: str, page: Page) -> None:
+    page.goto(f"{address}/build?net=ResNet-152")
+    settled(page)
+    expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True).first).to_be_visible()
+    box, area = page.locator(".js-plotly-plot .bars path").nth(3), page.locator(".js-plotly-plot .nsewdrag")
+    inside, around = box.bounding_box(), area.bounding_box()
+    assert inside
+    assert around
+    x = inside["x"] + inside["width"] / 2 - around["x"]
+    y = inside["y"] + inside["height"] / 2 - around["y"]
+    area.hover(position={"x": x, "y": y})
+    expect(page.locator(".hoverlayer").get_by_text("layer2.0")).to_be_visible()
+    area.click(position={"x": x, "y": y})
+    expect(page.get_by_text("Layers of stage2")).to_be_visible()
+    page.get_by_text("Inside a block", exact=True).click()
+    cardinality = page.get_by_role("spinbutton", name="Cardinality")
+    cardinality.fill("32")
+    cardinality.press("Enter")
+    expect(page).to_have_url(re.compile("cardinality.32"))
+    page.get_by_role("radio", name="basic", exact=True).click()
+    expect(page.get_by_text("belongs to a bottleneck's 3x3")).to_be_visible()
+    expect(page.locator(".st-key-build-cardinality")).to_have_css("outline-style", "solid")
+    expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True).first).to_be_visible()
+    pictures(page, "2-build-broken")
+    fine(page)
+
+
+VIEWS = {
+    "compare": ["Difference of two", "Published accuracy", "Costs"],
+    "budget": [],
+    "relatives": ["Layers", "What counts", "Stages"],
+    "export": [],
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_page_on_a_desktop_and_a_phone(address: str, page: Page, name: str) -> None:
+    page.goto(f"{address}/{name}?net=ResNet-20")
+    settled(page)
+    for view in VIEWS[name]:
+        page.get_by_role("radio", name=view).click()
+        expect(page.get_by_role("radio", name=view)).to_be_checked()
+        settled(page)
+        pictures(page, f"6-{name}-{view}")
+        fine(page)
+    if name == "budget":
+        page.get_by_role("button", name="Find nets").click()
+        expect(page.get_by_text("The largest nets that fit")).to_be_visible()
+    pictures(page, f"6-{name}")
+    fine(page)
+
+
+REPLAYS = {
+    "Confusion matrix": "of 10,000 test images are off the diagonal",
+    "Classes": "Share of each class's test images",
+    "Pictures": "what each net says at this epoch",
+    "Weight updates": "Update-to-weight ratio",
+    "Curves": "what came after it is faint",
+}
+
+
+def test_a_recorded_run_is_replayed(address: str, page: Page) -> None:
+    recorded = sorted(path.parent.name for path in ROOT.glob("assets/runs/*/run.json"))
+    page.goto(f"{address}/train?run={recorded[0]}")
+    settled(page)
+    badges = page.locator("[data-testid=stMarkdownContainer]").get_by_text("recorded", exact=True)
+    expect(badges).to_have_count(2)
+    page.get_by_role("slider", name="Epoch").press("ArrowLeft")
+    expect(page.get_by_text(re.compile(r"at epoch \d+, step")).first).to_be_visible()
+    for view, said in REPLAYS.items():
+        page.get_by_role("radio", name=view).click()
+        expect(page.get_by_text(said).first).to_be_visible()
+        settled(page)
+        pictures(page, f"7-replay-{view}")
+        fine(page)
+    slider = page.get_by_role("slider", name="Epoch")
+    expect(slider).to_have_value("14")
+    page.get_by_role("button", name="Play").click()
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    expect(slider).to_have_value("15")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()  # at the end
+    fine(page)
+
+
+def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
+    page.goto(f"{address}/build")
+    settled(page)
+    pick(page, "Start from a preset", "ResNet-20")
+    expect(page.get_by_text("40,551,040").first).to_be_visible()
+    pictures(page, "2-build")
+
+    page.get_by_role("link", name="Train", exact=True).click()
+    expect(page.get_by_role("heading", name="Train", exact=True)).to_be_visible()
+    pick(page, "Data", "CIFAR-10")
+    expect(page.get_by_text("50,000 training")).to_be_visible()
+    page.get_by_role("button", name="Start training").click()
+    for kind in ("ResNet-20", "plain-20"):
+        expect(page.get_by_text(f"Gradient norms of {kind}")).to_be_visible()
+    expect(page.locator("[data-testid=stVegaLiteChart] :is(canvas, svg)")).to_have_count(4)
+    progress = page.get_by_text(re.compile(r"step \d+ of 1,950"))
+    expect(progress).to_have_count(2)
+    first = progress.all_inner_texts()
+    expect(progress.first).not_to_have_text(first[0])
+    expect(progress.last).not_to_have_text(first[1])
+    followed = page.url
+    page.reload()  # the run is in the address and on the disk
+    expect(progress).to_have_count(2)
+    assert page.url == followed
+    pictures(page, "3-train")
+    page.get_by_role("button", name="Stop").click()
+    badges = page.locator("[data-testid=stMarkdownContainer]").get_by_text("stopped", exact=True)
+    expect(badges).to_have_count(2)  # beside each net's name; the table of runs below says it too
+    fine(page)
+
+    page.get_by_role("link", name="Gradients").click()
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    expect(page.get_by_text("per layer").first).to_be_visible()
+    pictures(page, "4-gradients")
+    page.get_by_role("radio", name="after training").click()
+    expect(page.get_by_text("after training, on one batch").first).to_be_visible()
+    fine(page)
+
+    page.get_by_role("link", name="Saliency").click()
+    expect(page.get_by_text("Grad-CAM for the logit of")).to_have_count(2)  # of a sample, at once
+    page.get_by_role("radio", name="Upload").click()
+    page.locator("input[type=file]").set_input_files({"name": "ship.jpg", "mimeType": "image/jpeg", "buffer": photo()})
+    expect(page.get_by_text("Grad-CAM for the logit of")).to_have_count(2)
+    expect(page.locator(".js-plotly-plot")).to_have_count(4)
+    pictures(page, "5-saliency")
+    fine(page)

@@ -1,0 +1,160 @@
+"""`python -m resnet` as a person types it: exit codes, sentences instead of tracebacks, Ctrl-C."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from resnet.__main__ import main
+from resnet.files import ROOT
+from resnet.nets.codes import from_code
+from resnet.nets.model import build
+from resnet.runs import store as runs
+from resnet.train.recipes import RECIPES
+from tests.support.tiny import TINY_CODE, until
+
+TRAIN = ["train", "--net", TINY_CODE, "--data", "tiny.npz", "--batch", "8", "--device", "cpu", "--threads", "1"]
+
+
+pytestmark = pytest.mark.usefixtures("tiny_data")
+
+
+def test_profile_prints_the_published_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "ResNet-20"]) == 0
+    out = capsys.readouterr().out
+    assert "269,722 params, 40,551,040 MACs" in out
+    assert "81,102,080 FLOPs" in out
+
+
+WRONG = {
+    "net": (["profile", "VGG-3"], "A net's name starts with a preset. Received 'VGG-3'."),
+    "depth": (["profile", "ResNet-21"], "A net's name starts with a preset. Received 'ResNet-21'."),
+    "net to train": (["train", "--net", "nonsense"], "A net's name starts with a preset."),
+    "data": (["train", "--data", "nonsense"], "There is no data set 'nonsense'."),
+    "no images": ([*TRAIN, "--train", "0"], "At least one training image is needed, not 0."),
+    "size": ([*TRAIN, "--size", "3"], "Pictures are 8 to 1,024 pixels wide and high, not 3."),
+    "rate": ([*TRAIN, "--lr", "99"], "lr must be a number from 1e-06 to 10. Received 99.0."),
+    "schedule": ([*TRAIN, "--schedule", "cosine"], "schedule must be one of one-cycle, steps, constant."),
+    "run": (["resume", "../../etc"], "There is no run named '../../etc' in the runs folder."),
+    "folder": (["work", "nonsense"], "There is no run in nonsense."),
+}
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_one_sentence_and_exit_2(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(arguments) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith(sentence)
+    assert error.count("\n") == 1
+    assert out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], [*TRAIN, "--epochs", "1.5"], [*TRAIN, "--device", "abacus"]])
+def test_arguments_that_cannot_be_read_are_exit_2_with_the_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+def test_a_runs_folder_that_cannot_be_made_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RESNET_RUNS_DIR", str(tmp_path / "file" / "runs"))
+    assert main(TRAIN) == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_a_named_recipe_is_taken_and_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "start", lambda *found: [run.write_status(runs.Status("finished")) for run in found])
+    assert main([*TRAIN, "--recipe", "paper", "--batch", "16", "--nesterov"]) == 0
+    [run] = runs.all_runs()
+    assert run.job.recipe == vars(dataclasses.replace(RECIPES["paper"], batch=16, nesterov=True))
+
+
+def test_a_folder_named_like_a_data_set_does_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.npz").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "start", lambda *found: [run.write_status(runs.Status("finished")) for run in found])
+    assert main([*TRAIN, "--twin"]) == 0
+    made = runs.all_runs()
+    assert [run.job.data for run in made] == ["tiny.npz", "tiny.npz"]
+    assert sorted(run.job.net.plain for run in made) == [False, True]
+    assert made[0].job.group == made[1].job.group != ""
+
+
+def test_train_finishes_and_the_run_shows_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TRAIN, "--epochs", "2", "--no-augment"]) == 0
+    out = capsys.readouterr().out
+    [run] = runs.all_runs()
+    assert str(run.path) in out
+    assert "epoch 2, step 16, test accuracy " in out
+    assert ": finished." in out
+    assert run.job.recipe["augment"] is False
+    assert main(["runs"]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith(f"{run.id}  finished ")
+    assert "16/16" in line
+    assert main(["resume", run.id]) == 2
+    assert "there is nothing to start" in capsys.readouterr().err
+
+
+def heed_sigint() -> None:
+    """What a background job of a shell starts ignores the signal."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_pauses_the_run() -> None:
+    command = [sys.executable, "-m", "resnet", *TRAIN, "--epochs", "1000"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_sigint) as process:
+        until(lambda: any(len(run.steps()) for run in runs.all_runs()), process=process)
+        os.kill(process.pid, signal.SIGINT)
+        out, error = process.communicate(timeout=90)
+    [run] = runs.all_runs()
+    assert (process.returncode, error) == (0, "")
+    assert ": paused." in out
+    assert run.status().state == "paused"
+    assert run.checkpoint_step() == len(run.steps()) > 0
+
+
+def test_profile_counts_as_others_do_and_knows_relatives(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "ResNet-50", "--count", "keras-params"]) == 0
+    assert "Keras' parameters: 25,636,712 params" in capsys.readouterr().out
+    assert main(["profile", "VGG-16"]) == 0
+    assert "138,357,544 params" in capsys.readouterr().out
+    assert main(["profile", "FCN ResNet-50"]) == 0
+    assert "input 3 x 520 x 520" in capsys.readouterr().out
+
+
+def test_export_writes_a_file_with_the_weights_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = build(from_code(TINY_CODE), seed=7)
+    given, out = tmp_path / "given.safetensors", tmp_path / "out.safetensors"
+    save_file(model.state_dict(), given)
+    assert main(["export", TINY_CODE, "weights", "--weights", str(given), "--out", str(out)]) == 0
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in load_file(out).items())
+    assert main(["export", "ResNet-20", "weights", "--weights", str(given), "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "layer2.0.conv1.weight" in told
+    assert "does not hold the weights of ResNet-20" in told
+    given.write_bytes(b"no weights")
+    assert main(["export", TINY_CODE, "weights", "--weights", str(given), "--out", str(out)]) == 2
+    assert "no whole file of weights" in capsys.readouterr().err
+    source = tmp_path / "net.py"
+    assert main(["export", TINY_CODE, "pytorch", "--out", str(source)]) == 0
+    compile(source.read_text(), "net.py", "exec")

@@ -1,0 +1,254 @@
+"""Exported files: source that runs where this project is not, and tables, weights and descriptions that read back."""
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from safetensors import safe_open
+from safetensors.torch import load
+from torch import Tensor
+
+import resnet.exports.plan
+from resnet.exports.forms import EXPORTERS, ExportError, export, file_name
+from resnet.exports.plan import costs
+from resnet.nets.blocks import BLOCKS, SHORTCUTS, STEMS
+from resnet.nets.codes import from_json
+from resnet.nets.layers import ACTIVATIONS, NORMS
+from resnet.nets.model import ResNet, build
+from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin, with_output_stride
+from tests.support.export_process import Worker, worker
+from tests.support.export_worker import loaded, observe, shapes_of
+from tests.support.strategies import net_specs
+
+TWINNED = ("ResNet-20", "ResNet-50", "Pre-ResNet-50", "SE-ResNet-50", "ResNet3D-18")
+TWINS = PRESETS | {f"twin of {name}": plain_twin(PRESETS[name]) for name in TWINNED}
+
+
+def small(block: str = "basic", shortcut: str = "B", **values: Any) -> NetSpec:
+    """Stages that keep the shape, stride on odd sides, and stride by three."""
+    width = 8 * BLOCKS[block].expansion
+    stages = StageSpec(2, 8), StageSpec(2, 12, 2), StageSpec(1, 20, 3)
+    sizes: dict[str, Any] = {"stem": "3x3", "stem_width": width, "classes": 7, "image_size": 17}
+    return NetSpec(stages, block, shortcut, **sizes | values)
+
+
+MIXED = (StageSpec(2, 8), StageSpec(2, 12, 2, 1, "C"), StageSpec(1, 12, 1, 2, "none"), StageSpec(2, 20, 2, 4, "D"))
+ODD: dict[str, NetSpec] = {f"{block} {kind}": small(block, kind) for block in BLOCKS for kind in SHORTCUTS}
+ODD |= {f"{block} {norm} {act}": small(block, norm=norm, activation=act, se=4, classes=3)
+        for block in BLOCKS for norm, act in zip(NORMS, ACTIVATIONS, strict=True)}  # fmt: skip
+ODD |= {f"{stem} in {frames} frames": small(stem=stem, frames=frames, shortcut="A", in_channels=2)
+        for stem in STEMS for frames in (0, 3) if (3 if frames else 2) in STEMS[stem].dims}  # fmt: skip
+ODD |= {f"{block} mixed": replace(small(block, "A"), stages=MIXED) for block in BLOCKS}
+ODD |= {f"{block} {norm} zero": small(block, norm=norm, zero_init=True) for block in BLOCKS for norm in NORMS}
+ODD |= {
+    "skip init, drop": small("preact-basic", "C", skip_init=True, stochastic_depth=0.5),
+    "zero init, drop, clips": small("bottleneck", zero_init=True, stochastic_depth=0.9, frames=4, norm="none"),
+    "groups of a fraction": small("bottleneck", cardinality=4, base_width=24, norm="group", stride_on="1x1"),
+    "wide": small("preact-bottleneck", base_width=128, cardinality=2),
+    "other base width": small("bottleneck", base_width=100, se=16),
+    "dilated": with_output_stride(small("basic", stem="7x7", se=64), 4),
+    "dilation, then a stride": replace(small("bottleneck"), stages=(StageSpec(1, 8, 1, 3), StageSpec(1, 8, 2))),
+    "identity alone": replace(small("basic", "D"), stages=(StageSpec(3, 8),)),
+    "pre-activation, identity alone": replace(small("preact-basic"), stages=(StageSpec(3, 8),)),
+    "shrinking": replace(small("bottleneck"), stages=(StageSpec(1, 20, 2), StageSpec(2, 4, 2, 2)), stem="deep"),
+    "one block that could drop": replace(small("basic"), stages=(StageSpec(1, 8),), stochastic_depth=0.5),
+}
+LARGE = ("WRN-28-10", "ResNeXt-29 8x64d", "Wide ResNet-50-2")  # that only multiply widths, as odd ones do
+REAL = [name for name in TWINS if TWINS[name].depth <= 50 and name not in LARGE] + list(ODD)
+COUNTED = [name for name in TWINS if TWINS[name].depth <= 50]
+COUNTED += [name for name in ODD if "mixed" in name or "frames" in name]
+STARTS = [name for name in ODD if "zero" in name or "drop" in name or "none" in name or "fraction" in name]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    with worker(tmp_path_factory.mktemp("elsewhere")) as process:
+        yield process
+
+
+def batch(spec: NetSpec) -> list[int]:
+    """Two images of the net's own size, or of 33 pixels and 4 frames where that is more than one core should do."""
+    channels, *sides = spec.input_shape
+    if spec.image_size > 40:
+        sides = [4, 33, 33] if spec.frames else [33, 33]
+    return [2, channels, *sides]
+
+
+def class_name(spec: NetSpec) -> str:
+    return "PlainNet" if spec.plain else "ResNet"
+
+
+def check_source(clean: Worker, spec: NetSpec, real: bool = True, starts: bool = False, macs: bool = False) -> None:
+    """Params, names, shapes, and where asked MACs, first weights, and all that the nets make of equal weights."""
+    model, shape, full = build(spec, device="meta"), batch(spec) if real else [], spec.input_shape if macs else []
+    source = export("pytorch", spec)
+    reply = clean.ask("torch", source, name=class_name(spec), full=full, shape=shape, starts=starts)
+    assert reply["params"] == costs(spec).params
+    assert reply["shapes"] == shapes_of(model)
+    if macs:
+        assert reply["flops"] == 2 * costs(spec).macs
+    if starts:
+        check_starts(spec, reply["starts"])
+    if real:
+        ours = observe(loaded(model), shape)
+        for key in ("logits", "trained"):
+            mine, theirs = torch.tensor(ours[key]), torch.tensor(reply[key])
+            assert mine.isfinite().all()
+            assert (mine - theirs).abs().max() <= 1e-6 * max(1.0, mine.abs().max().item()), key
+        assert reply["statistics"] == pytest.approx(ours["statistics"], rel=1e-6)
+
+
+def check_starts(spec: NetSpec, starts: dict[str, list[float]], dot: str = ".") -> None:
+    """The same zeros, the same ones, the same spread of random weights."""
+    for name, parameter in build(spec).named_parameters():
+        std, largest = starts[name.replace(".", dot)]
+        mine = parameter.std(correction=0).item()
+        if name == "fc.weight":  # uniform: it has a bound
+            assert largest <= 1 / math.sqrt(parameter.shape[1])
+        elif parameter.dim() > 1 and parameter.numel() > 1000 and mine:  # normal: no bound, at 2 or anywhere
+            assert largest > 2.4 * std
+        if mine == 0:
+            assert (std, largest) == (0, parameter.abs().max().item()), name
+        else:
+            assert std == pytest.approx(mine, rel=6 / math.sqrt(2 * parameter.numel())), name
+
+
+@pytest.mark.parametrize("name", [*TWINS, *ODD])
+def test_pytorch_source(clean: Worker, name: str) -> None:
+    spec = (TWINS | ODD)[name]
+    check_source(clean, spec, real=name in REAL, starts=name in STARTS, macs=name in COUNTED)
+
+
+@settings(max_examples=25, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@given(spec=net_specs())
+def test_pytorch_source_of_any_net(clean: Worker, spec: NetSpec) -> None:
+    check_source(clean, spec)
+
+
+def test_pytorch_source_as_a_script(tmp_path: Path) -> None:
+    path = tmp_path / file_name("pytorch", TWINS["twin of ResNet-20"])
+    path.write_bytes(export("pytorch", TWINS["twin of ResNet-20"]))
+    done = subprocess.run([sys.executable, "-I", path], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "269,722 parameters\noutput (1, 10)\n"
+
+
+def test_sources_say_nothing_that_is_not_used_and_are_formatted(tmp_path: Path) -> None:
+    """ruff, as an independent reader: unused names, undefined names, and the layout a formatter would give."""
+    for index, name in enumerate([*list(PRESETS)[::3], *ODD]):
+        for kind in ("pytorch", "keras", "torchvision", "timm"):
+            spec = (TWINS | ODD)[name]
+            if not EXPORTERS[kind].reason(spec):
+                (tmp_path / f"{kind}_{index}.py").write_bytes(export(kind, spec))
+    options = ["--isolated", "--line-length", "120", "--no-cache", str(tmp_path)]
+    for command in (["check", "--select", "F,E,W,I,B,UP,SIM,ARG"], ["format", "--check", "--diff"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *command, *options], capture_output=True, text=True)
+        assert done.returncode == 0, (done.stdout + done.stderr)[:3000]
+
+
+@pytest.mark.parametrize("name", ["ResNet-50", "ResNet-20", "twin of ResNet-50"])
+def test_pytorch_source_has_only_what_the_net_uses(name: str) -> None:
+    text = export("pytorch", TWINS[name]).decode()
+    absent = ["SqueezeExcitation", "SkipInit", "DropBranch", "3d", "dilation", "groups", "bias=True", "if shortcut"]
+    absent += ["ZeroPad"] if name != "ResNet-20" else ["downsample.0"]
+    absent += ["downsample"] if "twin" in name else []
+    assert [word for word in absent if word in text] == []
+    assert len(text.splitlines()) < 100
+
+
+# Other files
+
+
+def trained_like(spec: NetSpec) -> ResNet:
+    model = loaded(build(spec, device="meta"))
+    assert isinstance(model, ResNet)
+    return model
+
+
+def test_weights_read_back() -> None:
+    spec = ODD["skip init, drop"]
+    model = trained_like(spec)
+    data = export("weights", spec, model)
+    state: dict[str, Tensor] = load(data)
+    build(spec).load_state_dict(state, strict=True)
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+
+
+def test_weights_carry_the_spec(tmp_path: Path) -> None:
+    spec = ODD["basic mixed"]
+    path = tmp_path / file_name("weights", spec)
+    path.write_bytes(export("weights", spec, trained_like(spec)))
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert from_json(metadata["spec"]) == spec
+    assert metadata["program"] == "ResNet Explorer"
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_description_reads_back(name: str) -> None:
+    assert from_json(export("spec", TWINS[name]).decode()) == TWINS[name]
+    assert json.loads(export("spec", TWINS[name]))["image_size"] == TWINS[name].image_size
+
+
+@pytest.mark.parametrize("kind", ["layers", "stages"])
+def test_tables_read_back(kind: str) -> None:
+    rows = list(csv.DictReader(io.StringIO(export(kind, PRESETS["ResNet-50"]).decode())))
+    assert sum(int(row["params"]) for row in rows) == 25_557_032
+    assert sum(int(row["macs"]) for row in rows) == 4_089_184_256
+    assert len(rows) == {"layers": 53 * 2 + 1 + 49 + 16 + 3, "stages": 6}[kind]
+
+
+# The registry
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_registry(kind: str) -> None:
+    exporter = EXPORTERS[kind]
+    assert exporter.title
+    assert exporter.reading.endswith(".")
+    assert exporter.mime.count("/") == 1
+    names = [file_name(kind, spec) for spec in PRESETS.values()]
+    assert len({name.casefold() for name in names}) == len(PRESETS)
+    assert all(
+        name.endswith(exporter.suffix) and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-") for name in names
+    )
+    assert len({other.suffix for other in EXPORTERS.values()}) == len(EXPORTERS)
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "timm"])
+def test_a_reason_is_a_sentence_and_refuses(kind: str) -> None:
+    reasons = {name: EXPORTERS[kind].reason(spec) for name, spec in (TWINS | ODD).items()}
+    refused = [name for name, reason in reasons.items() if reason]
+    assert len(refused) > len(ODD)  # three stages are not four
+    for name in refused:
+        assert reasons[name].endswith(".")
+        with pytest.raises(ExportError, match=r"Received .* Choose"):
+            export(kind, (TWINS | ODD)[name])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EXPORTERS if EXPORTERS[kind].needs_weights])
+def test_weights_are_asked_for(kind: str) -> None:
+    with pytest.raises(ExportError, match="Received no model"):
+        export(kind, PRESETS["ResNet-20"])
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(ExportError, match="Received 'word'"):
+        export("word", PRESETS["ResNet-20"])
+
+
+@pytest.mark.parametrize("field", ["block", "shortcut", "norm", "activation"])
+def test_what_no_source_is_written_for_is_refused(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(resnet.exports.plan._WRITTEN, field, ("something else",))
+    for kind in ("pytorch", "keras"):
+        with pytest.raises(ExportError, match=f"No source code is written yet for {field}"):
+            export(kind, PRESETS["ResNet-20"])
