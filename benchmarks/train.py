@@ -39,8 +39,9 @@ from torchvision import transforms
 
 from resnet.costs.profiler import FLOPS_PER_MAC, profile
 from resnet.costs.speed import Ceilings, ceilings, traffic
-from resnet.data.dataset import DataError, Dataset, load
+from resnet.data.dataset import Dataset, load
 from resnet.devices import device_name, devices, wait
+from resnet.errors import Refused
 from resnet.nets.model import build, memory_format
 from resnet.nets.spec import PRESETS, NetSpec, cifar
 from resnet.runs import store as runs
@@ -352,7 +353,7 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     try:
         data = load(args.data)
-    except DataError:
+    except Refused:
         args.data, data = "shapes", load("shapes")
     print(f"{device_name(args.device)}, torch {torch.__version__}, {args.data}, batch {args.batch}, "
           f"{args.rounds} rounds of {args.steps} steps; medians (ranges)")  # fmt: skip

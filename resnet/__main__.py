@@ -12,17 +12,18 @@ from pathlib import Path
 
 from resnet.costs.conventions import CONVENTIONS, convention_of, count, ledger, unknown
 from resnet.costs.profiler import Profile, profile, shape_text
-from resnet.data.dataset import DataError, available, download_cifar10, load
+from resnet.data.dataset import available, download_cifar10, load
 from resnet.devices import devices
-from resnet.exports.forms import EXPORTERS, ExportError, export, file_name
+from resnet.errors import Refused
+from resnet.exports.forms import EXPORTERS, export, file_name
 from resnet.nets.codes import from_code
 from resnet.nets.model import ResNet, build
-from resnet.nets.spec import SpecError, plain_twin
+from resnet.nets.spec import plain_twin
 from resnet.runs import store as runs
 from resnet.runs.sharing import share, try_on
 from resnet.runs.worker import help_with, work
 from resnet.train import distributed
-from resnet.train.recipes import RECIPES, Recipe, RecipeError
+from resnet.train.recipes import RECIPES, Recipe
 from resnet.train.streaming import open_folder
 
 ENDED_WELL = ("finished", "paused", "stopped")
@@ -164,16 +165,16 @@ def write_export(args: argparse.Namespace) -> int:
 
 
 def _load(model: ResNet, path: Path) -> None:
-    """ExportError where the file does not hold this net's weights, after a list of what does not fit."""
-    from resnet.zoo.weights import WeightsError, fit, read  # torchvision is slow to import
+    """Refused where the file does not hold this net's weights, after a list of what does not fit."""
+    from resnet.zoo.weights import fit, read  # torchvision is slow to import
 
     try:
         report = fit(model, read(path))
-    except WeightsError as error:
-        raise ExportError(str(error)) from None
+    except Refused as error:
+        raise Refused(str(error)) from None
     if not report.fits:
         print(report.table().to_string(index=False), file=sys.stderr)
-        raise ExportError(f"{path} does not hold the weights of {model.spec.name}: see the list above.")
+        raise Refused(f"{path} does not hold the weights of {model.spec.name}: see the list above.")
 
 
 def fetch_data(args: argparse.Namespace) -> int:
@@ -255,7 +256,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.function(args)
-    except (SpecError, RecipeError, DataError, runs.RunError, ExportError, OSError) as error:
+    except (Refused, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ import streamlit as st
 from pages.ui import state, widgets
 from pages.ui.costs import number
 from resnet.costs import budget
+from resnet.errors import Refused
 from resnet.nets.blocks import BLOCKS, STEMS
 from resnet.nets.spec import NetSpec
 
@@ -56,7 +57,7 @@ def show(found: list[budget.Fit], allowed: budget.Budget) -> None:
 st.title("Budget")
 current = state.net()
 controls, result = st.columns([1, 2.6], gap="large")
-with controls, widgets.told(budget.BudgetError):
+with controls, widgets.told(Refused):
     st.caption(
         f"For inputs of {current.image_size} px and {current.classes} classes, with the shortcuts and the norm of "
         f"{current.name}."

@@ -7,7 +7,8 @@ from pages.ui import catalogue, state, widgets
 from pages.ui.costs import number
 from resnet.costs.compare import KINDS, QUANTITIES, aligned, differences, steps
 from resnet.costs.profiler import Profile, shape_text
-from resnet.costs.speed import SpeedError, latency
+from resnet.costs.speed import latency
+from resnet.errors import Refused
 from resnet.nets.spec import NetSpec
 from resnet.plots import costs as cost_plots
 from resnet.zoo.published import Shown, published_of
@@ -50,7 +51,7 @@ def measure(names: list[str], own: NetSpec) -> None:
         spec = catalogue.spec_of(name, own)
         if spec or name in RELATIVES:
             net = spec or build_relative(name, device="cpu")
-            with widgets.told(SpeedError, RuntimeError):
+            with widgets.told(Refused, RuntimeError):
                 found[name] = latency(net, catalogue.profile_of(name, own).input_shape, seconds=2.0)
     bar.empty()
     state.set_widgets({MEASURED: found})

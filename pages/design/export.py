@@ -4,7 +4,8 @@ import streamlit as st
 
 from pages.ui import pretrained, state, widgets
 from pages.ui.cached import exported
-from resnet.exports.forms import EXPORTERS, ExportError, file_name
+from resnet.errors import Refused
+from resnet.exports.forms import EXPORTERS, file_name
 from resnet.nets.spec import NetSpec
 
 SHOWN = 20_000  # characters of a file
@@ -23,7 +24,7 @@ def show(spec: NetSpec, name: str) -> None:
     weights = pretrained.field(spec, "export.weights") if exporter.needs_weights else ("", None)
     if weights is None or (exporter.needs_weights and not st.toggle("Write the file", key=f"export.write.{name}")):
         return
-    with widgets.told(ExportError):
+    with widgets.told(Refused):
         content = exported(name, spec, *weights)
         label = f"Download {file_name(name, spec)} ({size_text(len(content))})"
         st.download_button(label, content, file_name(name, spec), exporter.mime, type="primary")

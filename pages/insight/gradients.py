@@ -11,10 +11,11 @@ from pages.ui.cached import NOISE, gradients_at_start, gradients_of_run, net_pro
 from resnet.analysis.gradients import OUTPUT, WEIGHT, end_ratio, fit_factor
 from resnet.costs.profiler import stage_of
 from resnet.data import dataset as data
+from resnet.errors import Refused
 from resnet.nets.spec import NetSpec, SpecError, plain_twin
 from resnet.plots import analysis as analysis_plots
 from resnet.runs import store as runs
-from resnet.runs.store import Run, RunError
+from resnet.runs.store import Run
 
 MEMORY = 4e9  # bytes that a batch may take in this process
 START = "at initialisation"
@@ -122,7 +123,7 @@ with controls:
     trained = races()
     when = widgets.choice("Weights", (START, "after training"), "gradients.when")
     result, place = None, ""
-    with widgets.told(RunError, data.DataError, SpecError):
+    with widgets.told(Refused):
         if when == START:
             widgets.net_field(current, "gradients.net")
             result, place = at_start(current), "at initialisation, on one batch"

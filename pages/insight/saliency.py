@@ -15,11 +15,11 @@ from pages.ui.cached import (
     test_pictures,
 )
 from resnet.attribution.methods import METHODS
-from resnet.data.photos import DataError
+from resnet.errors import Refused
 from resnet.nets.spec import cifar, plain_twin
 from resnet.plots import attribution as attribution_plots
 from resnet.runs import store as runs
-from resnet.runs.store import Run, RunError
+from resnet.runs.store import Run
 from resnet.train.recipes import Recipe
 
 QUICK_NET = cifar(8)
@@ -56,7 +56,7 @@ def pair_fields() -> tuple[Run, Run]:
 
 
 def picture_field(pair: tuple[Run, Run]) -> list[np.ndarray] | None:
-    """The chosen picture as each net sees it, None before there is one. DataError for a file that is none."""
+    """The chosen picture as each net sees it, None before there is one. Refused for a file that is none."""
     sizes = [(run.job.net.image_size, run.job.net.in_channels) for run in pair]
     if widgets.choice("Picture", ("Sample", "Upload"), "saliency.kind") == "Upload":
         file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=50)
@@ -139,7 +139,7 @@ if not any(run.job.data in plain_data for run in runs.trained(plain=False)):
 else:
     controls, result = st.columns([1, 2.6], gap="large")
     seen = None
-    with controls, widgets.told(DataError, RunError):
+    with controls, widgets.told(Refused):
         pair = pair_fields()
         seen = picture_field(pair)
     with result, widgets.told(ValueError):

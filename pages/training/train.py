@@ -14,11 +14,12 @@ from pages.ui import live, overlay, replay, state, widgets
 from pages.ui.cached import DataInfo, data_info
 from resnet.data import dataset as data
 from resnet.devices import devices
-from resnet.nets.spec import NetSpec, SpecError, plain_twin
+from resnet.errors import Refused
+from resnet.nets.spec import NetSpec, plain_twin
 from resnet.runs import store as runs
-from resnet.runs.store import Run, RunError
+from resnet.runs.store import Run
 from resnet.train.feeds import steps_per_epoch
-from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, RecipeError, differences, recipe_name
+from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, differences, recipe_name
 
 DATA_LABELS = {"shapes": "shapes (drawn here, needs no network)", "cifar10": "CIFAR-10"}
 PRECISION_LABELS = {"auto": "auto (what is faster here)"}
@@ -32,7 +33,7 @@ def data_field() -> DataInfo | None:
     st.caption(f"Your own .npz files and folders of class folders show up here when they are in {data.data_folder()}.")
     try:
         info = data_info(name)
-    except data.DataError as error:
+    except Refused as error:
         st.warning(str(error))
         if name == "cifar10" and st.button("Download CIFAR-10 (170 MB)", icon=":material/download:"):
             download()
@@ -44,7 +45,7 @@ def data_field() -> DataInfo | None:
 
 def download() -> None:
     bar = st.progress(0.0, "Connecting …")
-    with widgets.told(data.DataError):
+    with widgets.told(Refused):
         for done, total in data.download_cifar10():
             bar.progress(done / total, f"{done / 1e6:.0f} of {total / 1e6:.0f} MB")
         st.rerun()
@@ -206,7 +207,7 @@ def settings(spec: NetSpec) -> None:
     info = data_field()
     if info is None:
         return
-    with widgets.told(RecipeError, SpecError, RunError, OSError):
+    with widgets.told(Refused, OSError):
         recipe, images, size, device = recipe_fields(info)
         if st.button("Start training", type="primary", icon=":material/play_arrow:", width="stretch"):
             begin(nets, info, recipe, images, size, device)
@@ -273,7 +274,7 @@ def run_list() -> None:
 
 def run_actions(picked: list[Run]) -> None:
     own = [run for run in picked if not run.shipped]
-    with st.container(horizontal=True), widgets.told(RunError, OSError):
+    with st.container(horizontal=True), widgets.told(Refused, OSError):
         if st.button("Show", icon=":material/show_chart:"):
             state.set_run(picked[0].id)
             st.rerun()
@@ -311,7 +312,7 @@ def shown_run() -> Run | None:
     if (wanted := state.run()) is not None:
         try:
             return runs.find(wanted)
-        except RunError as error:
+        except Refused as error:
             st.warning(str(error))
             state.set_run(None)
     return next(iter([*runs.all_runs()[:1], *runs.shipped()[-1:]]), None)  # the deepest pair

@@ -15,6 +15,7 @@ from resnet.costs.memory import Memory, memory
 from resnet.costs.profiler import Profile, profile
 from resnet.data import dataset as datasets
 from resnet.data.photos import open_photo, photo_batch
+from resnet.errors import Refused
 from resnet.exports.forms import export
 from resnet.nets.model import ResNet, blocks, build, weight_layers
 from resnet.nets.spec import NetSpec
@@ -30,7 +31,7 @@ def net_profile(spec: NetSpec) -> Profile:
 
 @st.cache_data(max_entries=200, show_spinner=False)
 def other_profile(name: str, image_size: int | None = None) -> Profile:
-    """Of a relative or a system, at its own image size if none is given. RelativeError, SpecError, ProfileError."""
+    """Of a relative or a system, at its own image size if none is given. Refused, SpecError, ProfileError."""
     from resnet.zoo.relatives import RELATIVES, profile_relative  # torchvision is slow to import
     from resnet.zoo.systems import profile_system
 
@@ -64,7 +65,7 @@ class DataInfo:
 
 
 def data_info(name: str) -> DataInfo:
-    """Of a data set that the data folder offers. DataError with a sentence where it cannot be read."""
+    """Of a data set that the data folder offers. Refused with a sentence where it cannot be read."""
     path = datasets.data_folder() / ("cifar10.npz" if name == "cifar10" else name)
     return _data_info(name, path.stat().st_mtime if path.exists() else 0)
 
@@ -90,7 +91,7 @@ def _data_info(name: str, changed: float) -> DataInfo:
 
 @st.cache_data(max_entries=16, show_spinner="Writing the file …")
 def exported(name: str, spec: NetSpec, weights: str, _model: ResNet | None) -> bytes:
-    """The net in one form of file, with the weights that `weights` names and `_model` holds. ExportError."""
+    """The net in one form of file, with the weights that `weights` names and `_model` holds. Refused."""
     return export(name, spec, _model)
 
 
@@ -116,7 +117,7 @@ def _gradients(model: ResNet, batch: tuple[torch.Tensor, torch.Tensor]) -> pd.Da
 
 @st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
 def gradients_at_start(spec: NetSpec, seed: int, source: str, count: int) -> pd.DataFrame:
-    """Gradient norms of the untrained net on NOISE or a data set: columns name, kind, depth, norm. DataError."""
+    """Gradient norms of the untrained net on NOISE or a data set: columns name, kind, depth, norm. Refused."""
     if source == NOISE:
         return _gradients(build(spec, seed), _noise(spec, count))
     data = datasets.load_offered(source, size=spec.image_size, train=2000)
@@ -125,7 +126,7 @@ def gradients_at_start(spec: NetSpec, seed: int, source: str, count: int) -> pd.
 
 @st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
 def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
-    """The same of a run's checkpoint at `step`, on test images of its own data set. RunError, DataError."""
+    """The same of a run's checkpoint at `step`, on test images of its own data set. Refused."""
     trained = open_run(runs.find(run_id))
     return _gradients(trained.model, trained.test_batch(count))
 
@@ -133,7 +134,7 @@ def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
 def test_pictures(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
     """Where a run's data are not here or stay on the disk, its folder's pictures (K, S, S, C) uint8 and labels (K,)."""
     if not run.job.stream:
-        with suppress(datasets.DataError):
+        with suppress(Refused):
             data_info(run.job.data)
             return np.empty((0, 1, 1, 3), np.uint8), np.empty(0, np.int64)
     labels, rows, images = run.test_set()
@@ -142,7 +143,7 @@ def test_pictures(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def photo_pixels(raw: bytes, size: int, channels: int) -> np.ndarray:
-    """An uploaded photo as a net of that image size sees it, uint8 (C, S, S). DataError for bytes that are none."""
+    """An uploaded photo as a net of that image size sees it, uint8 (C, S, S). Refused for bytes that are none."""
     return photo_batch(open_photo(raw), size, channels)[0].numpy()
 
 

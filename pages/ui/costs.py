@@ -8,10 +8,11 @@ import streamlit as st
 from pages.ui import state, widgets
 from pages.ui.cached import net_memory, net_profile
 from resnet.costs.conventions import CONVENTIONS, by_stage, count, explain, ledger, unknown
-from resnet.costs.memory import OPTIMIZERS, PRECISIONS, BytesError, measure_peak
+from resnet.costs.memory import OPTIMIZERS, PRECISIONS, measure_peak
 from resnet.costs.profiler import Profile, shape_text
-from resnet.costs.speed import DTYPES, Latency, SpeedError, latencies, rooflines
+from resnet.costs.speed import DTYPES, Latency, latencies, rooflines
 from resnet.devices import devices
+from resnet.errors import Refused
 from resnet.nets.spec import NetSpec
 from resnet.plots import costs as cost_plots
 
@@ -108,7 +109,7 @@ def speed(spec: NetSpec) -> None:
         return
     key = spec, batch, precision, device
     if st.button("Measure on this machine (about 8 s)", icon=":material/timer:"):
-        with widgets.told(SpeedError, RuntimeError):
+        with widgets.told(Refused, RuntimeError):
             state.set_widgets({"costs.speed.result": (key, *_measured(spec, batch, precision, device))})
     asked, *result = state.widget("costs.speed.result", (None,))
     if asked == key:
@@ -158,7 +159,7 @@ def memory(spec: NetSpec) -> None:
     batch = left.number_input("Batch", 1, 65_536, 128, key="costs.batch", persist_state="session")
     optimizer = middle.selectbox("Optimiser", list(OPTIMIZERS), 1, key="costs.optimizer")
     precision = right.selectbox("Precision", PRECISIONS, key="costs.precision")
-    with widgets.told(BytesError):
+    with widgets.told(Refused):
         result = net_memory(spec, batch, optimizer, precision)
         entries = {
             "Peak while training": result.peak,

@@ -9,11 +9,12 @@ from streamlit.delta_generator import DeltaGenerator
 
 from pages.ui import widgets, words
 from pages.ui.cached import digest
+from resnet.errors import Refused
 from resnet.plots import live as live_plots
 from resnet.plots.runs import colors
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, bin_width, curves, heat, robust_limits, strip
-from resnet.runs.store import Run, RunError
+from resnet.runs.store import Run
 
 REFRESH_S = 1.0
 MAX_CELLS = 5000  # of one heat-strip
@@ -120,7 +121,7 @@ def _buttons(group: list[Run]) -> None:
         over = (*runs.ACTIVE, "finished")
         idle = [run for run in group if run.status().state not in over and not run.shipped]
         if st.button("Resume", icon=":material/play_arrow:", disabled=not idle, key="live.resume"):
-            with widgets.told(RunError, OSError):
+            with widgets.told(Refused, OSError):
                 runs.start(*idle)
                 st.rerun()
 

@@ -6,12 +6,12 @@ import streamlit as st
 from torchvision.models import WeightsEnum
 
 from pages.ui import widgets
+from resnet.errors import Refused
 from resnet.nets.model import ResNet, build
 from resnet.nets.spec import PRESETS, NetSpec
 from resnet.runs import store as runs
-from resnet.runs.store import RunError
 from resnet.runs.worker import load_model
-from resnet.zoo.weights import WeightsError, download, downloaded, fit, load_torchvision, offered, read
+from resnet.zoo.weights import download, downloaded, fit, load_torchvision, offered, read
 
 UNTRAINED, FILE = "untrained, seed 0", "a file of mine"
 
@@ -22,7 +22,7 @@ def field(spec: NetSpec, key: str) -> tuple[str, ResNet] | None:
     theirs = offered(spec.name) if PRESETS.get(spec.name) == spec else {}
     theirs = {f"torchvision's {name}": weights for name, weights in theirs.items()}
     chosen = st.selectbox("Weights", [UNTRAINED, *trained, *theirs, FILE], key=key)
-    with widgets.told(WeightsError, RunError):
+    with widgets.told(Refused):
         if chosen in trained:
             return f"{chosen} {trained[chosen].checkpoint_step()}", load_model(trained[chosen])
         if chosen in theirs:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnet.errors import Refused
+
 OUTPUT, WEIGHT = "block output", "weight"  # kinds of rows
 COLUMNS = ["name", "kind", "depth", "norm"]
 
@@ -22,7 +24,7 @@ def gradient_norms(
 
     L is the mean cross-entropy in nats over images (N, C, H, W) with labels (N,). `depth` counts the layers of
     `layers` that have run by then (1..L). The first "block output" is x_0, named "stem": what enters the first block.
-    A copy is run, with batch statistics, so nothing in the model changes; ValueError for a name that it lacks or does
+    A copy is run, with batch statistics, so nothing in the model changes; Refused for a name that it lacks or does
     not run once.
     """
     tap = _Tap(model, layers)
@@ -73,12 +75,12 @@ def end_factor(depth: Sequence[int] | np.ndarray | pd.Series, norms: Sequence[fl
 def fit_factor(depth: Sequence[int] | np.ndarray | pd.Series, norm: Sequence[float] | np.ndarray | pd.Series) -> float:
     """The factor per layer by which norms grow towards the input: least squares of log(norm) on depth.
 
-    Norms that are 0 or not finite have no logarithm and are left out; ValueError where fewer than two depths remain.
+    Norms that are 0 or not finite have no logarithm and are left out; Refused where fewer than two depths remain.
     """
     x, y = np.asarray(depth, dtype=np.float64), np.asarray(norm, dtype=np.float64)
     usable = np.isfinite(y) & (y > 0)
     if len(np.unique(x[usable])) < 2:
-        raise ValueError(f"A factor needs positive, finite norms at two depths. Received {y.tolist()}.")
+        raise Refused(f"A factor needs positive, finite norms at two depths. Received {y.tolist()}.")
     slope = np.polyfit(x[usable], np.log(y[usable]), 1)[0]
     return float(np.exp(-slope))
 
@@ -95,16 +97,14 @@ class _Tap:
         for name in layers:
             weight = getattr(self._module(name), "weight", None)
             if not isinstance(weight, Tensor):
-                raise ValueError(
-                    f"A layer must have a weight. Received {name!r}. Choose convolutions and linear layers."
-                )
+                raise Refused("A layer must have a weight.", repr(name), "convolutions and linear layers")
             self._module(name).register_forward_hook(self._layer_hook(name, weight))
 
     def _module(self, name: str) -> nn.Module:
         modules = dict(self.net.named_modules())
         if name not in modules:
             choices = ", ".join(filter(None, modules))
-            raise ValueError(f"A name must be one of the model's modules. Received {name!r}. Choose {choices}.")
+            raise Refused("A name must be one of the model's modules.", repr(name), choices)
         return modules[name]
 
     def _take(self, name: str, kind: str, tensor: Tensor) -> None:
@@ -143,7 +143,7 @@ class _Tap:
         odd = self.wanted - {name for name, _ in ran} | {name for (name, _), times in ran.items() if times > 1}
         if odd:
             rule = "Every named module must run exactly once per forward pass."
-            raise ValueError(f"{rule} Received {', '.join(sorted(odd))}. Choose modules that do.")
+            raise Refused(rule, ", ".join(sorted(odd)), "modules that do")
 
     def measure(self, images: Tensor, labels: Tensor) -> pd.DataFrame:
         """One forward and one backward pass -> the rows of `gradient_norms`."""

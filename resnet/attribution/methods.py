@@ -12,22 +12,20 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam, Saliency
 from torch import Tensor, nn
 
+from resnet.errors import Refused, choose
+
 _LOCK = threading.Lock()
-
-
-class NonFiniteMapError(ValueError):
-    """An explanation holds NaN or infinity."""
 
 
 def cam(model: nn.Module, images: Tensor, target: Tensor, layer: str) -> Tensor:
     """Grad-CAM before its ReLU, at the layer's resolution (N, h, w): sum over channels of mean(gradient) x activation.
 
-    Works on the model that it is given (`explain` gives it a copy); ValueError where the layer's output is no map.
+    Works on the model that it is given (`explain` gives it a copy); Refused where the layer's output is no map.
     """
     method = LayerGradCam(model, model.get_submodule(layer))
     maps = method.attribute(images, target, relu_attributions=False)  # (N, 1, h, w)
     if maps.dim() != 4:
-        raise ValueError(f"Grad-CAM needs a layer whose output is (N, C, H, W). Received {layer!r}. Choose a block.")
+        raise Refused("Grad-CAM needs a layer whose output is (N, C, H, W).", repr(layer), "a block")
     return maps[:, 0]
 
 
@@ -79,12 +77,10 @@ def explain(
 ) -> Tensor:
     """Maps (N, H, W), float32 on the model's device, of the targets' logits for images (N, C, H, W).
 
-    Works on a copy in eval mode, so that nothing in the model changes. ValueError for an unknown method, layer or
-    target, NonFiniteMapError where a map holds NaN or infinity.
+    Works on a copy in eval mode, so that nothing in the model changes. Refused for an unknown method, layer or
+    target, Refused where a map holds NaN or infinity.
     """
-    if method not in METHODS:
-        raise ValueError(f"A method must be known. Received {method!r}. Choose {' or '.join(METHODS)}.")
-    chosen = METHODS[method]
+    chosen = choose("method", method, METHODS)
     if chosen.needs_layer:
         _check_layer(chosen.title, model, layer)
     with _LOCK, torch.enable_grad():
@@ -94,17 +90,17 @@ def explain(
     broken = int((~maps.isfinite()).flatten(1).any(1).sum())
     if broken:
         rule = f"{chosen.title} gave NaN or infinity: the net's activations or gradients overflow on these images."
-        raise NonFiniteMapError(f"{rule} Received {broken} such maps of {len(maps)}. Choose a net with finite logits.")
+        raise Refused(rule, f"{broken} such maps of {len(maps)}", "a net with finite logits")
     return maps
 
 
 def top_k(model: nn.Module, images: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
     """Softmax probabilities (N, k) and classes (N, k), most likely first; k is at most the number of classes.
 
-    Works on a copy in eval mode; ValueError where k < 1.
+    Works on a copy in eval mode; Refused where k < 1.
     """
     if k < 1:
-        raise ValueError(f"k must be a positive whole number. Received {k!r}. Choose 1 or more.")
+        raise Refused("k must be a positive whole number.", repr(k), "1 or more")
     with _LOCK:
         probabilities = _logits(*_copy(model, images)).softmax(1)
     values, classes = probabilities.topk(min(k, probabilities.shape[1]), dim=1)
@@ -115,7 +111,7 @@ def _copy(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
     """A private copy in eval mode, and the images copied to its device and dtype."""
     if images.dim() != 4 or not images.is_floating_point():
         received = f"{images.dtype} {tuple(images.shape)}"
-        raise ValueError(f"Images must be floats. Received {received}. Choose a float tensor of (N, C, H, W).")
+        raise Refused("Images must be floats.", received, "a float tensor of (N, C, H, W)")
     net = copy.deepcopy(model).eval().requires_grad_(False)
     return net, images.detach().to(next(net.parameters(), images), copy=True)
 
@@ -128,16 +124,16 @@ def _logits(net: nn.Module, images: Tensor) -> Tensor:
 def _check_layer(title: str, model: nn.Module, layer: str | None) -> None:
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
-        raise ValueError(f"{title} needs one of the model's layers. Received {layer!r}. Choose {', '.join(names)}.")
+        raise Refused(f"{title} needs one of the model's layers.", repr(layer), ", ".join(names))
 
 
 def _targets(target: Tensor | Sequence[int] | int, logits: Tensor) -> Tensor:
-    """One class per image, (N,) int64; ValueError where it is no class of these logits (N, classes)."""
+    """One class per image, (N,) int64; Refused where it is no class of these logits (N, classes)."""
     n, classes = logits.shape
     wanted = torch.as_tensor(target)
     rule, choices = "A target must be a class for every image.", f"0 to {classes - 1}, one for all or {n}"
     if wanted.is_floating_point() or wanted.dtype == torch.bool or wanted.shape not in {(), (n,)}:
-        raise ValueError(f"{rule} Received {target!r}. Choose {choices}.")
+        raise Refused(rule, repr(target), choices)
     if wanted.numel() and (wanted.min() < 0 or wanted.max() >= classes):
-        raise ValueError(f"{rule} Received {target!r}. Choose {choices}.")
+        raise Refused(rule, repr(target), choices)
     return wanted.long().expand(n)

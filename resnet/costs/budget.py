@@ -12,6 +12,7 @@ import pandas as pd
 
 from resnet.costs.memory import memory
 from resnet.costs.profiler import Profile, profile
+from resnet.errors import Refused
 from resnet.nets.spec import NetSpec, SpecError, StageSpec
 
 WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # of the first stage; each later one is twice as wide
@@ -25,15 +26,11 @@ DEPTHS: dict[int, list[tuple[int, ...]]] = {
 OPTIMIZER = "sgd momentum"
 
 
-class BudgetError(ValueError):
-    """A limit that no net can keep, or an entry that is none."""
-
-
 @dataclass(frozen=True)
 class Budget:
     """At most so many params, MACs for one image, and bytes at the peak of a training step of `batch` images.
 
-    A limit of 0 is none. BudgetError for a negative one.
+    A limit of 0 is none. Refused for a negative one.
     """
 
     params: int = 0
@@ -45,7 +42,7 @@ class Budget:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if type(value) is not int or value < (field.name == "batch"):
-                raise BudgetError(f"A budget's {field.name} is a whole number. Received {value!r}. Choose 0 for none.")
+                raise Refused(f"A budget's {field.name} is a whole number.", repr(value), "0 for none")
 
     def holds(self, params: int, macs: int) -> bool:
         return (not self.params or params <= self.params) and (not self.macs or macs <= self.macs)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from resnet.costs.profiler import OPS, Profile, Row
+from resnet.errors import Refused, choose
 
 MEASURES = {
     "macs": "multiply-adds",
@@ -49,10 +50,6 @@ class Convention:
     rules: dict[str, Rule]
     explanation: str
     biases: dict[str, Rule]
-
-
-class CountingError(ValueError):
-    """Not a convention of `CONVENTIONS`, or two that count unlike things."""
 
 
 def _for(rule: Rule, *keys: str) -> dict[str, Rule]:
@@ -212,11 +209,8 @@ CONVENTIONS: dict[str, Convention] = {
 
 
 def convention_of(name: str) -> Convention:
-    """CountingError for a name that is not in `CONVENTIONS`."""
-    if name not in CONVENTIONS:
-        known = ", ".join(CONVENTIONS)
-        raise CountingError(f"The convention must be one this program knows. Received {name!r}. Choose {known}.")
-    return CONVENTIONS[name]
+    """Refused for a name that is not in `CONVENTIONS`."""
+    return choose("convention", name, CONVENTIONS)
 
 
 class Entry(NamedTuple):
@@ -232,7 +226,7 @@ class Entry(NamedTuple):
 
 
 def entries(profile: Profile, convention: str) -> Iterator[Entry]:
-    """Every layer, and after it its bias where it has one (for Keras: where it would have one). CountingError."""
+    """Every layer, and after it its bias where it has one (for Keras: where it would have one). Refused."""
     found = convention_of(convention)
     for row in profile.rows:
         rule = found.rules.get(row.kind) or found.rules.get(row.op)
@@ -242,12 +236,12 @@ def entries(profile: Profile, convention: str) -> Iterator[Entry]:
 
 
 def count(profile: Profile, convention: str) -> int:
-    """For one image, all layers that the convention knows: see `unknown` for the others. CountingError."""
+    """For one image, all layers that the convention knows: see `unknown` for the others. Refused."""
     return sum(entry.cost or 0 for entry in entries(profile, convention))
 
 
 def unknown(profile: Profile, convention: str) -> list[Row]:
-    """The layers that the convention has no rule for, so that no count of it holds them. CountingError."""
+    """The layers that the convention has no rule for, so that no count of it holds them. Refused."""
     return [entry.row for entry in entries(profile, convention) if entry.rule is None]
 
 
@@ -271,19 +265,17 @@ def ledger(profile: Profile, convention: str) -> pd.DataFrame:
 
 
 def by_stage(profile: Profile, convention: str) -> pd.DataFrame:
-    """One row per stage; the counts sum to `count`. CountingError."""
+    """One row per stage; the counts sum to `count`. Refused."""
     return _frame(profile, convention).groupby("stage", sort=False)["count"].sum().reset_index()
 
 
 def explain(profile: Profile, a: str, b: str) -> pd.DataFrame:
     """The ops that two conventions count differently: a, b and delta = b - a, which sums to count(b) - count(a).
 
-    CountingError where one counts parameters and the other one work.
+    Refused where one counts parameters and the other one work.
     """
     if (convention_of(a).unit == "params") != (convention_of(b).unit == "params"):
-        raise CountingError(
-            f"Work and parameters cannot be compared. Received {a!r} and {b!r}. Choose two that count the same."
-        )
+        raise Refused("Work and parameters cannot be compared.", f"{a!r} and {b!r}", "two that count the same")
     sums = [_frame(profile, name).groupby("op", sort=False)["count"].sum() for name in (a, b)]
     frame = pd.concat(sums, axis=1, keys=["a", "b"]).fillna(0)
     frame["delta"] = frame.b - frame.a

@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from resnet.costs.profiler import stage_of
+from resnet.errors import Refused
 from resnet.files import ROOT
 from resnet.nets.blocks import BlockPlan
 from resnet.nets.codes import from_json, to_json
@@ -35,10 +36,6 @@ from resnet.nets.spec import NetSpec
 OPTIMIZERS = {"sgd": (0, 0), "sgd momentum": (1, 0), "adam": (2, 1), "adamw": (2, 1)}
 PRECISIONS = ("fp32", "bf16")
 MAX_BATCH = 65_536
-
-
-class BytesError(ValueError):
-    """A batch, optimiser or precision that cannot be, or a step that did not fit."""
 
 
 class StageBytes(NamedTuple):
@@ -217,15 +214,15 @@ def _units(spec: NetSpec, batch: int, precision: str) -> Iterator[tuple[str, _Un
 
 def _check(batch: int, optimizer: str, precision: str) -> None:
     if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
-        raise BytesError(f"A batch is a whole number of images. Received {batch!r}. Choose 1 to {MAX_BATCH:,}.")
+        raise Refused("A batch is a whole number of images.", repr(batch), f"1 to {MAX_BATCH:,}")
     for what, value, choices in [("optimiser", optimizer, OPTIMIZERS), ("precision", precision, PRECISIONS)]:
         if value not in choices:
             known = ", ".join(choices)
-            raise BytesError(f"The {what} must be one this program knows. Received {value!r}. Choose {known}.")
+            raise Refused(f"The {what} must be one this program knows.", repr(value), known)
 
 
 def memory(spec: NetSpec, batch: int, optimizer: str = "sgd", precision: str = "fp32") -> Memory:
-    """What a training step of `batch` images takes, by stage and at its peak, with a fused optimiser. BytesError."""
+    """What a training step of `batch` images takes, by stage and at its peak, with a fused optimiser. Refused."""
     _check(batch, optimizer, precision)
     names, units = zip(*_units(spec, batch, precision), strict=True)
     stays = _stays(units)
@@ -291,18 +288,18 @@ def measure_peak(
 
     On CUDA torch.cuda.max_memory_allocated. On the CPU the allocations that torch.profiler reports in a process of its
     own, with what oneDNN borrows there for a moment (up to four times the largest weight); not the resident set, which
-    has PyTorch itself in it and what malloc holds back. BytesError where the step does not fit, or on other devices.
+    has PyTorch itself in it and what malloc holds back. Refused where the step does not fit, or on other devices.
     """
     _check(batch, optimizer, precision)
     if device == "cuda":
         return _on_cuda(spec, batch, optimizer, precision)
     if device != "cpu":
-        raise BytesError(f"No peak can be measured on this device. Received {device!r}. Choose cpu or cuda.")
+        raise Refused("No peak can be measured on this device.", repr(device), "cpu or cuda")
     call = [sys.executable, "-m", "resnet.costs.memory", to_json(spec), str(batch), optimizer, precision]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=600)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise BytesError(f"The step did not run to its end: {reason[0]} Received batch {batch}. Choose a smaller one.")
+        raise Refused(f"The step did not run to its end: {reason[0]}", f"batch {batch}", "a smaller one")
     return int(done.stdout.split()[-1])
 
 
@@ -314,7 +311,7 @@ def _on_cuda(spec: NetSpec, batch: int, optimizer: str, precision: str) -> int:
         train_twice(spec, batch, "cuda", optimizer, precision)
     except torch.OutOfMemoryError as error:
         text = f"The step did not fit: {error} Received batch {batch}. Choose a smaller one."
-        raise BytesError(text) from None
+        raise Refused(text) from None
     return torch.cuda.max_memory_allocated() - before
 
 

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from resnet.costs.receptive import Sight, Sights, after
+from resnet.errors import Refused
 from resnet.nets.blocks import BlockPlan
 from resnet.nets.model import parts
 from resnet.nets.spec import NetSpec
@@ -168,7 +169,7 @@ def stage_of(name: str) -> str:
     return "head" if re.match(r"(bn_last|act_last|avgpool|flatten|fc|classifier|head)", name) else "stem"
 
 
-class ProfileError(ValueError):
+class ProfileError(Refused):
     """The net cannot run on that input; `rows` are the layers that ran before, `layer` the one that could not."""
 
     def __init__(self, layer: str, reason: str, rows: Sequence[Row]) -> None:

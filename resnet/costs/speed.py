@@ -16,15 +16,12 @@ from torch.utils.benchmark import Timer
 
 from resnet.costs.profiler import FLOPS_PER_MAC, Row, profile, stage_of
 from resnet.devices import DTYPES, autocast, wait
+from resnet.errors import Refused
 from resnet.nets.model import build, memory_format
 from resnet.nets.spec import NetSpec
 
 WARM_UP = 2  # runs: the first ones choose kernels and fill caches
 MAX_SECONDS = 600.0
-
-
-class SpeedError(ValueError):
-    """A batch, device, precision or time that cannot be."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +70,16 @@ class Ceilings:
 
 def _check(batch: int, device: str, precision: str, seconds: float) -> None:
     if type(batch) is not int or not 1 <= batch <= 65_536:
-        raise SpeedError(f"A batch is a whole number of images. Received {batch!r}. Choose 1 to 65,536.")
+        raise Refused("A batch is a whole number of images.", repr(batch), "1 to 65,536")
     if precision not in DTYPES:
         known = ", ".join(DTYPES)
-        raise SpeedError(f"The precision must be one this program knows. Received {precision!r}. Choose {known}.")
+        raise Refused("The precision must be one this program knows.", repr(precision), known)
     if type(seconds) not in (int, float) or not 0 < seconds <= MAX_SECONDS:
-        raise SpeedError(f"A time is in seconds. Received {seconds!r}. Choose above 0, up to {MAX_SECONDS:g}.")
+        raise Refused("A time is in seconds.", repr(seconds), f"above 0, up to {MAX_SECONDS:g}")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device):
         found = ", ".join(name for name, there in available.items() if there)
-        raise SpeedError(f"The device must be one of this machine. Received {device!r}. Choose {found}.")
+        raise Refused("The device must be one of this machine.", repr(device), found)
 
 
 def _place(module: nn.Module, shape: tuple[int, ...], batch: int, device: str) -> tuple[nn.Module, Tensor]:
@@ -96,7 +93,7 @@ def latencies(
     net: NetSpec | nn.Module, input_shape: tuple[int, ...], batch: int = 1, precision: str = "fp32",
     device: str = "cpu", seconds: float = 3.0,
 ) -> Iterator[Latency]:  # fmt: skip
-    """The result so far after each forward pass, at least one, until `seconds` are over, warm-up included. SpeedError.
+    """The result so far after each forward pass, at least one, until `seconds` are over, warm-up included. Refused.
 
     A module is moved to the device, put in eval mode and not copied: pass a net of your own.
     """
@@ -126,7 +123,7 @@ def latency(
 
 
 def ceilings(device: str = "cpu", precision: str = "fp32", seconds: float = 1.0) -> Ceilings:
-    """Measure both ceilings in about `seconds`; a copy's bytes are those read and those written. SpeedError."""
+    """Measure both ceilings in about `seconds`; a copy's bytes are those read and those written. Refused."""
     _check(1, device, precision, seconds)
     size, products = (2**26, ((1024, 1024), (16_384, 256))) if device == "cpu" else (2**30, ((8192, 8192),))
 
@@ -165,7 +162,7 @@ def rooflines(
     spec: NetSpec, batch: int = 1, device: str = "cpu", precision: str = "fp32", seconds: float = 5.0,
     limits: Ceilings | None = None,
 ) -> Iterator[pd.DataFrame]:  # fmt: skip
-    """The table so far after each pass: a row per stage; `limits` are measured first where none are given. SpeedError.
+    """The table so far after each pass: a row per stage; `limits` are measured first where none are given. Refused.
 
     Columns: stage, seconds (median), flops (2 x MACs), bytes, intensity (FLOPs per byte), achieved and bound (FLOP/s),
     fraction = achieved / bound. That passes 1 where maps stay in a cache that the copy's ceiling does not know.

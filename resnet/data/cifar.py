@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from resnet.data.photos import DataError
+from resnet.errors import Refused
 from resnet.files import DISK_FULL
 
 # The binary version: 10,000 records a member, each a label and 3 x 32 x 32 bytes. Nothing is unpickled or extracted.
@@ -49,7 +49,7 @@ class _Fetch(threading.Thread):
 
 
 def download(folder: Path) -> Generator[tuple[int, int], None, None]:
-    """Make folder/cifar10.npz; yields (bytes so far, bytes in all) about 5 times a second; DataError where it fails.
+    """Make folder/cifar10.npz; yields (bytes so far, bytes in all) about 5 times a second; Refused where it fails.
 
     Whoever calls while a download runs, here or in another process, follows that one. Closing the generator does not
     stop it; the end of the process does, and the next call starts afresh.
@@ -67,7 +67,7 @@ def download(folder: Path) -> Generator[tuple[int, int], None, None]:
         seen, since = (now, time.monotonic()) if now > seen else (seen, since)
         if seen < TOTAL and time.monotonic() - since > STALL:
             lock.release(force=True)  # nothing happens where another process holds it
-            raise DataError(f"The download stands still at {seen / 1e6:.0f} MB since {STALL:.0f} s. {_advice(folder)}")
+            raise Refused(f"The download stands still at {seen / 1e6:.0f} MB since {STALL:.0f} s. {_advice(folder)}")
         yield min(seen, TOTAL), TOTAL
         fetch.join(TICK) if fetch is not None else time.sleep(TICK)
     if fetch is not None:
@@ -140,7 +140,7 @@ def _download(archive: Path) -> None:
         utils.download_url(URL, archive.parent, archive.name, MD5)
     except RuntimeError:  # torchvision's word for a wrong checksum, a cut connection included
         size = archive.stat().st_size if archive.exists() else 0
-        raise DataError(_mismatch(size)) from None
+        raise Refused(_mismatch(size)) from None
 
 
 def _mismatch(size: int) -> str:
@@ -167,8 +167,8 @@ def _advice(folder: Path) -> str:
     return f"Try again, or put a cifar10.npz into {folder}, or choose the data set shapes."
 
 
-def _explained(error: Exception, folder: Path) -> DataError:
-    if isinstance(error, DataError):
+def _explained(error: Exception, folder: Path) -> Refused:
+    if isinstance(error, Refused):
         what = str(error)
     elif isinstance(error, OSError) and error.errno in DISK_FULL:
         what = f"The disk is full: CIFAR-10 needs {NEEDED / 1e6:.0f} MB in {folder}."
@@ -180,4 +180,4 @@ def _explained(error: Exception, folder: Path) -> DataError:
         what = f"CIFAR-10 cannot be saved in {folder} ({error.strerror or error})."
     else:
         what = f"CIFAR-10's archive is not what it should be ({type(error).__name__}: {error})."
-    return DataError(f"{what} {_advice(folder)}")
+    return Refused(f"{what} {_advice(folder)}")

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet.data import cifar, shapes
-from resnet.data.photos import DataError
 from resnet.data.readers import check_memory, check_size, read_folder, read_npz
+from resnet.errors import Refused
 from resnet.files import FOLDERS
 
-__all__ = ["DATASETS", "DataError", "Dataset", "available", "crop", "data_folder", "download_cifar10", "draw_crops"]
+__all__ = ["DATASETS", "Dataset", "Refused", "available", "crop", "data_folder", "download_cifar10", "draw_crops"]
 __all__ += ["load", "load_offered", "normalise"]
 CHUNK = 4096  # images resized or counted at once
 PAD = 4  # pixels around an image that is cropped at random
@@ -88,7 +88,7 @@ class Dataset:
         return zlib.crc32(self.train_labels.numpy().data, pixels)
 
     def resized(self, size: int) -> "Dataset":
-        """The same with `size` x `size` pixels, bilinear, antialiased; DataError where no net or memory takes it."""
+        """The same with `size` x `size` pixels, bilinear, antialiased; Refused where no net or memory takes it."""
         if size == self.size:
             return self
         check_size(size)
@@ -104,7 +104,7 @@ class Dataset:
     def subset(self, train: int) -> "Dataset":
         """`train` training images, the same ones each time and as balanced as the classes allow; all test images."""
         if train < 1:
-            raise DataError(f"At least one training image is needed, not {train}. Choose a larger number.")
+            raise Refused(f"At least one training image is needed, not {train}. Choose a larger number.")
         if train >= len(self.train_labels):
             return self
         shuffled = torch.randperm(len(self.train_labels), generator=torch.Generator().manual_seed(0))
@@ -143,7 +143,7 @@ def _cifar10() -> Dataset:
     path = data_folder() / "cifar10.npz"
     if not path.exists():
         ways = f"Get it with `python -m resnet data cifar10`, put cifar10.npz into {path.parent}"
-        raise DataError(f"CIFAR-10 is not here yet. {ways}, or choose the data set shapes.")
+        raise Refused(f"CIFAR-10 is not here yet. {ways}, or choose the data set shapes.")
     return Dataset("cifar10", **read_npz(path))
 
 
@@ -174,7 +174,7 @@ def _is_npz(path: Path) -> bool:
 def load(name: str, size: int | None = None, train: int | None = None) -> Dataset:
     """The data set of that name from `available`, or at that path, with `train` training images of `size` pixels.
 
-    DataError where it cannot be had. For a name that a stranger chose, see `load_offered`.
+    Refused where it cannot be had. For a name that a stranger chose, see `load_offered`.
     """
     if size is not None:
         check_size(size)
@@ -190,10 +190,10 @@ def load_offered(name: str, size: int | None = None, train: int | None = None) -
 
 
 def check_offered(name: str) -> None:
-    """DataError for a name that `available` does not list."""
+    """Refused for a name that `available` does not list."""
     offered = available()
     if name not in offered:
-        raise DataError(f"There is no data set {name!r} here. Choose {', '.join(offered)}.")
+        raise Refused(f"There is no data set {name!r} here. Choose {', '.join(offered)}.")
 
 
 def path_of(name: str) -> Path:
@@ -209,13 +209,13 @@ def _read(name: str, size: int) -> Dataset:
         if path.suffix == ".npz" and path.exists():
             return Dataset(name, **read_npz(path))
     except (OSError, ValueError) as error:
-        raise error if isinstance(error, DataError) else DataError(f"{name!r} cannot be read ({error}).") from None
+        raise error if isinstance(error, Refused) else Refused(f"{name!r} cannot be read ({error}).") from None
     wanted = f"Choose {', '.join(available())}, or the path of an .npz file or of a folder of class folders"
-    raise DataError(f"There is no data set {name!r}. {wanted}.")
+    raise Refused(f"There is no data set {name!r}. {wanted}.")
 
 
 def download_cifar10() -> Generator[tuple[int, int], None, None]:
-    """Download CIFAR-10 into `data_folder`; yields (bytes so far, bytes in all) about 5 times a second; DataError."""
+    """Download CIFAR-10 into `data_folder`; yields (bytes so far, bytes in all) about 5 times a second; Refused."""
     return cifar.download(data_folder())
 
 

@@ -14,6 +14,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
+from resnet.errors import Refused
+
 MAX_PIXELS, MIN_SIDE = 64_000_000, 8
 
 # Pillow's readers themselves: Image.open would raise or warn about a bomb before we can name the picture's size.
@@ -37,12 +39,8 @@ _DAMAGED = (
 )
 
 
-class DataError(ValueError):
-    """A picture or a data set that cannot be used; the message says what is wrong and what to do."""
-
-
 def open_photo(raw: bytes, at_least: int = 2048) -> Image.Image:
-    """A PNG, JPEG or WebP as an upright RGB image, transparency over white; DataError for any other bytes.
+    """A PNG, JPEG or WebP as an upright RGB image, transparency over white; Refused for any other bytes.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (much faster) where both sides stay `at_least` pixels long.
     """
@@ -52,31 +50,31 @@ def open_photo(raw: bytes, at_least: int = 2048) -> Image.Image:
         image.draft(None, (at_least, at_least))  # only JPEG heeds it
         image.load()
         return _flatten(_upright(image))
-    except DataError:
+    except Refused:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own check inside the WebP reader
         pixels = max(map(int, re.findall(r"\d+", str(error))), default=MAX_PIXELS)
-        raise DataError(_too_large(f"{pixels / 1e6:,.0f} megapixels")) from None
+        raise Refused(_too_large(f"{pixels / 1e6:,.0f} megapixels")) from None
     except MemoryError:
-        raise DataError("This picture does not fit into memory. Make it smaller.") from None
+        raise Refused("This picture does not fit into memory. Make it smaller.") from None
     except (*_DAMAGED, zlib.error) as error:
-        raise DataError(f"This picture is damaged or cut off ({error}). Save or upload it again.") from None
+        raise Refused(f"This picture is damaged or cut off ({error}). Save or upload it again.") from None
 
 
 def _reader(raw: bytes) -> type[ImageFile]:
     if not raw:
-        raise DataError("This file is empty (0 bytes). Choose a PNG, JPEG or WebP picture.")
+        raise Refused("This file is empty (0 bytes). Choose a PNG, JPEG or WebP picture.")
     for magic, reader in READERS.items():
         if raw.startswith(magic):
             return reader
-    raise DataError(f"This is not a PNG, JPEG or WebP picture: it starts with {raw[:12]!r}. Save it in one of these.")
+    raise Refused(f"This is not a PNG, JPEG or WebP picture: it starts with {raw[:12]!r}. Save it in one of these.")
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise DataError(_too_large(f"{width:,} x {height:,} pixels"))
+        raise Refused(_too_large(f"{width:,} x {height:,} pixels"))
     if min(width, height) < MIN_SIDE:
-        raise DataError(f"This picture has {width} x {height} pixels. Choose one of at least {MIN_SIDE} x {MIN_SIDE}.")
+        raise Refused(f"This picture has {width} x {height} pixels. Choose one of at least {MIN_SIDE} x {MIN_SIDE}.")
 
 
 def _too_large(received: str) -> str:
@@ -103,9 +101,9 @@ def _flatten(image: Image.Image) -> Image.Image:
 def photo_batch(image: Image.Image, size: int, channels: int = 3) -> Tensor:
     """The centred square, resized with antialiasing: uint8 (1, channels, size, size), channels 3 (RGB) or 1 (grey)."""
     if channels not in (1, 3):
-        raise DataError(f"A photo has 3 channels (RGB) or 1 (grey), and this net takes {channels}. Choose another net.")
+        raise Refused(f"A photo has 3 channels (RGB) or 1 (grey), and this net takes {channels}. Choose another net.")
     if not 1 <= size <= 4096:
-        raise DataError(f"A photo can be resized to 1 to 4,096 pixels, not to {size}.")
+        raise Refused(f"A photo can be resized to 1 to 4,096 pixels, not to {size}.")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side)).convert("RGB" if channels == 3 else "L")

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from resnet.data.photos import DataError, open_photo, photo_batch
+from resnet.data.photos import open_photo, photo_batch
+from resnet.errors import Refused
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_IMAGES, MAX_FILE = 200_000, 256 * 2**20  # of a folder; bytes of one picture
@@ -36,19 +37,17 @@ def memory_limit() -> int:
 
 
 def check_memory(count: int, channels: int, size: int) -> None:
-    """DataError where `count` pictures of `size` pixels would not fit."""
+    """Refused where `count` pictures of `size` pixels would not fit."""
     needed, limit = count * channels * size * size, memory_limit()
     if needed > limit:
         what = f"{count:,} pictures at {size} x {size} pixels take {needed / 2**30:.1f} GiB"
-        raise DataError(f"{what}, and the limit is {limit / 2**30:.1f} GiB here. Use fewer pictures or a smaller size.")
+        raise Refused(f"{what}, and the limit is {limit / 2**30:.1f} GiB here. Use fewer pictures or a smaller size.")
 
 
 def check_size(size: int) -> None:
-    """DataError where no net takes pictures of `size` pixels."""
+    """Refused where no net takes pictures of `size` pixels."""
     if not MIN_SIZE <= size <= MAX_SIZE:
-        raise DataError(
-            f"Pictures are {MIN_SIZE} to {MAX_SIZE:,} pixels wide and high, not {size}. Choose another size."
-        )
+        raise Refused(f"Pictures are {MIN_SIZE} to {MAX_SIZE:,} pixels wide and high, not {size}. Choose another size.")
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,12 @@ def read_npz(path: Path) -> dict[str, Any]:
             members = _members(archive)
             _check_headers({key: _header(archive, member) for key, member in members.items()})
             arrays = {key: _array(archive, member) for key, member in members.items()}
-    except DataError as error:
-        raise DataError(f"{path.name}: {error}") from None
+    except Refused as error:
+        raise Refused(f"{path.name}: {error}") from None
     except zipfile.BadZipFile:
-        raise DataError(f"{path.name} is not an .npz file, or is damaged. Write it with numpy.savez.") from None
+        raise Refused(f"{path.name} is not an .npz file, or is damaged. Write it with numpy.savez.") from None
     except (*_DAMAGED, MemoryError) as error:
-        raise DataError(f"{path.name} cannot be read ({error}). Write it again with numpy.savez.") from None
+        raise Refused(f"{path.name} cannot be read ({error}). Write it again with numpy.savez.") from None
     return _fields(arrays, path.name)
 
 
@@ -87,7 +86,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if missing := [key for key in NEEDED if key not in members]:
         found = ", ".join(sorted(members)[:20]) or "nothing"
-        raise DataError(f"It lacks {', '.join(missing)}. Found {found}. Add what is missing.")
+        raise Refused(f"It lacks {', '.join(missing)}. Found {found}. Add what is missing.")
     return {key: members[key] for key in (*NEEDED, *OPTIONAL) if key in members}
 
 
@@ -110,20 +109,20 @@ def _check_headers(headers: dict[str, Header]) -> None:
     for key, header in headers.items():
         _check_kind(key, header)
         if header.bytes != header.room:
-            raise DataError(f"{key} should be {header}, but the file has {header.room:,} bytes for it. Write it again.")
+            raise Refused(f"{key} should be {header}, but the file has {header.room:,} bytes for it. Write it again.")
     if sum(header.bytes for header in headers.values()) > memory_limit():
-        raise DataError(f"Its arrays take more than the limit of {memory_limit() / 2**30:.1f} GiB. Use fewer pictures.")
+        raise Refused(f"Its arrays take more than the limit of {memory_limit() / 2**30:.1f} GiB. Use fewer pictures.")
     for part in ("train", "test"):
         images, labels = headers[f"{part}_images"].shape, headers[f"{part}_labels"].shape
         _check_images(f"{part}_images", images)
         if labels not in ((images[0],), (images[0], 1)):
-            raise DataError(f"{part}_labels must be one number for each of the {images[0]} images, not {labels}.")
+            raise Refused(f"{part}_labels must be one number for each of the {images[0]} images, not {labels}.")
         masks = headers.get(f"{part}_masks")
         if masks is not None and masks.shape not in (images[:3], (*images[:3], 1)):
-            raise DataError(f"{part}_masks must have the shape {images[:3]} of the images, not {masks.shape}.")
+            raise Refused(f"{part}_masks must have the shape {images[:3]} of the images, not {masks.shape}.")
     train, test = headers["train_images"].shape, headers["test_images"].shape
     if train[1:] != test[1:]:
-        raise DataError(f"Training and test images must have one shape, not {train[1:]} and {test[1:]}.")
+        raise Refused(f"Training and test images must have one shape, not {train[1:]} and {test[1:]}.")
 
 
 def _check_kind(key: str, header: Header) -> None:
@@ -132,16 +131,16 @@ def _check_kind(key: str, header: Header) -> None:
     )
     wrong_width = wanted != "integers" and header.dtype.kind in "u" and header.dtype.itemsize != 1
     if header.dtype.kind not in kinds or wrong_width:
-        raise DataError(f"{key} must be {wanted}, not {header.dtype}. Convert it; objects are never read.")
+        raise Refused(f"{key} must be {wanted}, not {header.dtype}. Convert it; objects are never read.")
 
 
 def _check_images(key: str, shape: tuple[int, ...]) -> None:
     if len(shape) not in (3, 4) or shape[3:] not in ((), (1,), (3,)):
-        raise DataError(f"{key} must be (N, H, W), (N, H, W, 1) or (N, H, W, 3), not {shape}.")
+        raise Refused(f"{key} must be (N, H, W), (N, H, W, 1) or (N, H, W, 3), not {shape}.")
     if shape[0] < 1:
-        raise DataError(f"{key} is empty. At least one picture is needed.")
+        raise Refused(f"{key} is empty. At least one picture is needed.")
     if shape[1] != shape[2]:
-        raise DataError(f"{key} must be square, not {shape[1]} x {shape[2]}. Crop or resize the pictures.")
+        raise Refused(f"{key} must be square, not {shape[1]} x {shape[2]}. Crop or resize the pictures.")
     check_size(shape[1])
 
 
@@ -149,8 +148,8 @@ def _fields(arrays: dict[str, NDArray[Any]], name: str) -> dict[str, Any]:
     try:
         labels = {part: _labels(arrays[f"{part}_labels"], f"{part}_labels") for part in ("train", "test")}
         names = _class_names(arrays.get("class_names"), labels)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
+    except Refused as error:
+        raise Refused(f"{name}: {error}") from None
     source = arrays.get("source", np.array(""))
     fields: dict[str, Any] = {"class_names": names, "source": str(source.flat[0]) if source.size else ""}
     for part in ("train", "test"):
@@ -171,7 +170,7 @@ def _planes(images: NDArray[np.uint8]) -> Tensor:
 def _labels(labels: NDArray[Any], key: str) -> NDArray[np.int64]:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= MAX_CLASSES:
-        raise DataError(f"{key} must count from 0, and they run from {low} to {high}.")
+        raise Refused(f"{key} must count from 0, and they run from {low} to {high}.")
     return labels.reshape(-1).astype(np.int64)
 
 
@@ -179,12 +178,12 @@ def _class_names(names: NDArray[Any] | None, labels: dict[str, NDArray[np.int64]
     highest = max(int(part.max()) for part in labels.values())
     if names is None:
         if highest >= len(labels["train"]):
-            raise DataError(f"Label {highest} is out of range for {len(labels['train'])} training images.")
+            raise Refused(f"Label {highest} is out of range for {len(labels['train'])} training images.")
         names = np.array([str(label) for label in range(highest + 1)])
     if names.ndim != 1 or highest >= len(names):
-        raise DataError(f"Label {highest} is out of range for class_names of shape {names.shape}: labels count from 0.")
+        raise Refused(f"Label {highest} is out of range for class_names of shape {names.shape}: labels count from 0.")
     if len(names) < 2:
-        raise DataError(f"A data set has at least two classes, and this one has {len(names)}.")
+        raise Refused(f"A data set has at least two classes, and this one has {len(names)}.")
     return tuple(str(name) for name in names)
 
 
@@ -194,14 +193,14 @@ def read_folder(folder: Path, size: int) -> dict[str, Any]:
     try:
         parts = _split(root)
     except OSError as error:
-        raise DataError(f"The folder {folder} cannot be read ({error.strerror or error}).") from None
+        raise Refused(f"The folder {folder} cannot be read ({error.strerror or error}).") from None
     names = tuple(parts["train"])
     if len(names) < 2:
-        raise DataError(
+        raise Refused(
             f"{folder.name} must hold a folder of pictures for each of at least two classes, not {len(names)}."
         )
     if strange := [name for name in parts["test"] if name not in names]:
-        raise DataError(
+        raise Refused(
             f"{folder.name} has test pictures of classes without training pictures: {', '.join(strange[:5])}."
         )
     check_memory(sum(len(files) for part in parts.values() for files in part.values()), 3, size)
@@ -209,7 +208,7 @@ def read_folder(folder: Path, size: int) -> dict[str, Any]:
     for part, classes in parts.items():
         files = [(path, names.index(name)) for name, paths in classes.items() for path in paths]
         if not files:
-            raise DataError(f"{folder.name} has no {part} pictures. Add PNG, JPEG or WebP files.")
+            raise Refused(f"{folder.name} has no {part} pictures. Add PNG, JPEG or WebP files.")
         fields[f"{part}_images"] = _read_files([path for path, _ in files], root, size)
         fields[f"{part}_labels"] = torch.tensor([label for _, label in files])
     return fields
@@ -239,7 +238,7 @@ def _split(root: Path) -> dict[str, dict[str, list[Path]]]:
     if "train" in folders and class_folders(folders["train"]):
         held_out = folders.get("test") or folders.get("val")
         if held_out is None:
-            raise DataError(
+            raise Refused(
                 f"{root.name} has train/ but neither test/ nor val/. Add one, or put the classes side by side."
             )
         found = {"train": folders["train"], "test": held_out}
@@ -258,7 +257,7 @@ def _classes(folders: list[Path], root: Path, budget: Iterator[int]) -> dict[str
     for folder in folders:
         for path in picture_files(folder, root):
             if next(budget, None) is None:
-                raise DataError(f"{root.name} has more than {MAX_IMAGES:,} pictures. Use fewer.")
+                raise Refused(f"{root.name} has more than {MAX_IMAGES:,} pictures. Use fewer.")
             classes.setdefault(folder.name, []).append(path)
     return {name: sorted(paths) for name, paths in classes.items()}
 
@@ -276,12 +275,12 @@ def _read_file(path: Path, root: Path, size: int) -> Tensor:
 
 
 def open_picture(path: Path, root: Path, at_least: int) -> Image.Image:
-    """`open_photo` for a file below `root`, which the DataError then names."""
+    """`open_photo` for a file below `root`, which the Refused then names."""
     try:
         if path.stat().st_size > MAX_FILE:
-            raise DataError(f"This file has more than {MAX_FILE // 2**20} MiB.")
+            raise Refused(f"This file has more than {MAX_FILE // 2**20} MiB.")
         return open_photo(path.read_bytes(), at_least=at_least)
-    except DataError as error:
-        raise DataError(f"{path.relative_to(root)}: {error}") from None
+    except Refused as error:
+        raise Refused(f"{path.relative_to(root)}: {error}") from None
     except OSError as error:
-        raise DataError(f"{path.relative_to(root)} cannot be read ({error.strerror or error}).") from None
+        raise Refused(f"{path.relative_to(root)} cannot be read ({error.strerror or error}).") from None

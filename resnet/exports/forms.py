@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import nn
 
 from resnet.costs.profiler import profile
+from resnet.errors import Refused, choose
 from resnet.exports.calls import timm_call, timm_reason, torchvision_call, torchvision_reason
 from resnet.exports.keras import keras_source
 from resnet.exports.plan import source_reason
@@ -19,10 +20,6 @@ from resnet.nets.spec import NetSpec
 
 ONNX_OPSET = 18
 ONNX_BYTES = 2**31  # a protobuf message is smaller
-
-
-class ExportError(ValueError):
-    """The net cannot be written in that form."""
 
 
 def _always(spec: NetSpec) -> str:
@@ -43,17 +40,13 @@ class Exporter:
 
 
 def export(name: str, spec: NetSpec, model: nn.Module | None = None) -> bytes:
-    """The file's content; ExportError where the net cannot be written so, or where its weights are missing."""
-    if name not in EXPORTERS:
-        raise ExportError(
-            f"An export must be one this program knows. Received {name!r}. Choose {', '.join(EXPORTERS)}."
-        )
-    exporter = EXPORTERS[name]
+    """The file's content; Refused where the net cannot be written so, or where its weights are missing."""
+    exporter = choose("export", name, EXPORTERS)
     reason = exporter.reason(spec)
     if reason:
-        raise ExportError(f"{reason} Received {spec.name}. Choose another export, or another net.")
+        raise Refused(reason, spec.name, "another export, or another net")
     if exporter.needs_weights and model is None:
-        raise ExportError(f"{exporter.title} holds weights. Received no model. Choose one that is built or trained.")
+        raise Refused(f"{exporter.title} holds weights.", "no model", "one that is built or trained")
     content = exporter.write(spec, model)
     return content.encode() if isinstance(content, str) else content
 
@@ -81,7 +74,7 @@ def onnx_file(spec: NetSpec, model: nn.Module | None) -> bytes:
         verbose=False,
     )
     if program is None:
-        raise ExportError("PyTorch wrote no ONNX model.")
+        raise Refused("PyTorch wrote no ONNX model.")
     return program.model_proto.SerializeToString()
 
 
@@ -98,7 +91,7 @@ def weights_file(spec: NetSpec, model: nn.Module | None) -> bytes:
 
 def _given(model: nn.Module | None) -> nn.Module:
     if model is None:
-        raise ExportError("This file holds weights. Received no model. Choose one that is built or trained.")
+        raise Refused("This file holds weights.", "no model", "one that is built or trained")
     return model
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnet.errors import Refused
 from resnet.nets.layers import Add, Copy, Layers, SkipInit, SqueezeExcitation, StochasticDepth
 
 
@@ -121,7 +122,7 @@ class Block(nn.Module):
     """act(shortcut(x) + branch(x)) on (N, c_in, H, W); without a shortcut, act(branch(x)).
 
     `mode` lets lesion studies run a built net in another way: "shortcut" or "branch" alone, or "cut" (the block
-    returns its input). ValueError where the block cannot run in that mode.
+    returns its input). Refused where the block cannot run in that mode.
     """
 
     convs: int  # weight layers on the branch
@@ -152,11 +153,11 @@ class Block(nn.Module):
     @mode.setter
     def mode(self, mode: str) -> None:
         if mode not in MODES:
-            raise ValueError(f"A block's mode must be one of {', '.join(MODES)}. Received {mode!r}.")
+            raise Refused(f"A block's mode must be one of {', '.join(MODES)}. Received {mode!r}.")
         if mode == "shortcut" and self.downsample is None:
-            raise ValueError("A plain block has no shortcut to run alone.")
+            raise Refused("A plain block has no shortcut to run alone.")
         if mode == "cut" and not self.keeps_shape:
-            raise ValueError("Only a block that keeps its input's shape can be cut out.")
+            raise Refused("Only a block that keeps its input's shape can be cut out.")
         self._mode = mode
 
     def extra_repr(self) -> str:

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+from resnet.errors import Refused
 from resnet.nets.blocks import BLOCKS, SHORTCUTS, STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS
 
@@ -16,12 +17,12 @@ CIFAR_DEPTHS = range(8, 1203, 6)  # 6n+2
 STRIDE_ON = ("3x3", "1x1")
 
 
-class SpecError(ValueError):
-    """A rule that a net breaks; `field` names the entry to mend."""
+class SpecError(Refused):
+    """A rule that a net breaks; `field` names the entry to fix."""
 
     def __init__(self, field: str, rule: str, received: object, choices: str) -> None:
-        super().__init__(f"{rule} Received {received!r}. Choose {choices}.")
-        self.field = field
+        super().__init__(rule, repr(received), choices)
+        self.args, self.field = (field, rule, received, choices), field
 
 
 def _label(field: str) -> str:

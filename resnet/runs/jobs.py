@@ -5,16 +5,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from resnet.errors import Refused
 from resnet.nets.codes import from_dict, to_dict
 from resnet.nets.spec import NetSpec
 from resnet.runs.records import VERSION
 
 STATES = ("starting", "queued", "running", "paused", "stopped", "finished", "failed", "crashed")
 ACTIVE = ("starting", "queued", "running")
-
-
-class RunError(ValueError):
-    """Something asked of a run that it cannot do, in a sentence for a person."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Job:
             kind: Any = dict if field.name == "recipe" else field.type
             if not isinstance(getattr(self, field.name), kind):
                 name = getattr(kind, "__name__", kind)
-                raise RunError(f"A run's {field.name} must be {name}. Received {getattr(self, field.name)!r}.")
+                raise Refused(f"A run's {field.name} must be {name}. Received {getattr(self, field.name)!r}.")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self) | {"net": to_dict(self.net), "version": VERSION}, indent=1)
@@ -45,7 +42,7 @@ class Job:
     def from_json(text: str) -> "Job":
         values = json.loads(text)
         if values.pop("version", 1) != VERSION:
-            raise RunError("It was made by another version of this program.")
+            raise Refused("It was made by another version of this program.")
         return Job(**values | {"net": from_dict(values["net"])})
 
 

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnet.data.dataset import DataError, Dataset, normalise
+from resnet.data.dataset import Dataset, normalise
 from resnet.data.photos import photo_batch
+from resnet.errors import Refused
 from resnet.nets.model import ResNet
 from resnet.runs.prepare import load_data
-from resnet.runs.store import Run, RunError
+from resnet.runs.store import Run
 from resnet.runs.worker import load_model
 
 
@@ -43,19 +44,19 @@ class OpenedRun:
 
         Where the run's data set is not here or stays on the disk, the few pictures in the run's folder.
         """
-        with suppress(DataError):
+        with suppress(Refused):
             images, labels = some_tests(load_data(self.run.job), count)
             return self.prepare(images), labels
         known, rows, pictures = self.run.test_set()
         net = self.run.job.net
         found = [photo_batch(Image.fromarray(p.squeeze()), net.image_size, net.in_channels)[0] for p in pictures]
         if not found:
-            raise RunError(f"The data set of {self.run.id} is not here, and its folder holds no pictures.")
+            raise Refused(f"The data set of {self.run.id} is not here, and its folder holds no pictures.")
         return self.prepare(torch.stack(found)), torch.from_numpy(known[rows]).long()
 
 
 def open_run(run: Run, epoch: int | None = None) -> OpenedRun:
-    """RunError where the run has no weights yet, or none of that epoch."""
+    """Refused where the run has no weights yet, or none of that epoch."""
     return OpenedRun(run, epoch, load_model(run, epoch))
 
 

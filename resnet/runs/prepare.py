@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import torch
 
-from resnet.data.dataset import DataError, Dataset, load, load_offered
+from resnet.data.dataset import Dataset, load, load_offered
 from resnet.devices import cores, devices
+from resnet.errors import Refused
 from resnet.nets.model import build, memory_format
-from resnet.runs.store import Job, RunError
+from resnet.runs.store import Job
 from resnet.train import distributed
 from resnet.train.feeds import Feed, Resident
 from resnet.train.loop import State
@@ -18,10 +19,10 @@ from resnet.train.streaming import Folder, Streaming, open_folder
 
 
 def take_device(job: Job) -> str:
-    """The job's device; PyTorch has the job's number of threads from here on. RunError where this machine has none."""
+    """The job's device; PyTorch has the job's number of threads from here on. Refused where this machine has none."""
     device = devices()[0] if job.device == "auto" else job.device
     if device not in devices():
-        raise RunError(f"This machine has no device {device!r}. It has {', '.join(devices())}.")
+        raise Refused(f"This machine has no device {device!r}. It has {', '.join(devices())}.")
     if job.threads > 0:
         torch.set_num_threads(min(job.threads, cores()))
     return device
@@ -30,7 +31,7 @@ def take_device(job: Job) -> str:
 def prepare(job: Job, device: str, before: str) -> tuple[Dataset | Folder, Recipe, Feed, State]:
     """What the job trains, at its first step; `before` is the precision that it began with, if it did.
 
-    DataError or RunError with a sentence.
+    Refused or Refused with a sentence.
     """
     data, recipe = _source(job), Recipe(**job.recipe)
     check_net(job, data)
@@ -49,18 +50,18 @@ def _source(job: Job) -> Dataset | Folder:
 
 
 def load_data(job: Job) -> Dataset:
-    """The job's data set at its net's image size. DataError with a sentence, also where it does not fit into memory."""
+    """The job's data set at its net's image size. Refused with a sentence, also where it does not fit into memory."""
     if job.stream:
-        raise DataError(f"The pictures of {job.data} were streamed; they stay on the disk.")
+        raise Refused(f"The pictures of {job.data} were streamed; they stay on the disk.")
     read = load_offered if job.only_offered else load
     return read(job.data, size=job.net.image_size, train=job.train_images)
 
 
 def check_net(job: Job, data: Dataset | Folder) -> None:
-    """RunError where the job's net cannot read the data."""
+    """Refused where the job's net cannot read the data."""
     net = job.net
     if (data.channels, data.classes) != (net.in_channels, net.classes):
-        raise RunError(
+        raise Refused(
             f"The net reads {net.in_channels} channels and tells {net.classes} classes apart; "
             f"{data.name} has {data.channels} channels and {data.classes} classes."
         )

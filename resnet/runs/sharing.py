@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save
 
 from resnet.data.dataset import Dataset
+from resnet.errors import Refused
 from resnet.files import replace_file
 from resnet.nets.model import memory_format
 from resnet.runs.prepare import check_net
-from resnet.runs.store import ACTIVE, Run, RunError
+from resnet.runs.store import ACTIVE, Run
 from resnet.runs.worker import load_model
 from resnet.train.feeds import Resident
 from resnet.train.loop import State, evaluate
@@ -26,7 +27,7 @@ COPIED = ("run.json", "info.json", "tests.json", "steps.bin", "epochs.jsonl", "p
 def try_on(run: Run, data: Dataset) -> dict[str, Any]:
     """Test the run's final weights on the test images of `data`, and note it in the run's tests.json.
 
-    The answer: data, source, images, accuracy, loss, step. RunError where the net cannot read them.
+    The answer: data, source, images, accuracy, loss, step. Refused where the net cannot read them.
     """
     check_net(run.job, data)
     model, info = load_model(run), run.info
@@ -50,13 +51,13 @@ def try_on(run: Run, data: Dataset) -> dict[str, Any]:
 def share(run: Run, folder: Path, epochs: int = 2) -> Run:
     """Copy the run into folder/<its id>, to be looked at: all its records, and its weights without momentum.
 
-    Of the weights after epochs, `epochs` stay, in float16. RunError while it trains, or where the copy exists.
+    Of the weights after epochs, `epochs` stay, in float16. Refused while it trains, or where the copy exists.
     """
     if run.status().state in ACTIVE or run.checkpoint_step() is None:
-        raise RunError(f"{run.id} is {run.status().state}. A run can be shared once it has ended or pauses.")
+        raise Refused(f"{run.id} is {run.status().state}. A run can be shared once it has ended or pauses.")
     target = folder / run.id
     if target.exists():
-        raise RunError(f"{target} exists. Remove it, or choose another folder.")
+        raise Refused(f"{target} exists. Remove it, or choose another folder.")
     target.mkdir(parents=True)
     for name in COPIED:
         if (run.path / name).exists():

@@ -30,9 +30,10 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from resnet.devices import cores
+from resnet.errors import Refused
 from resnet.files import DISK_FULL, FOLDERS, ROOT, replace_file
 from resnet.nets.spec import NetSpec
-from resnet.runs.jobs import ACTIVE, Job, RunError, Status
+from resnet.runs.jobs import ACTIVE, Job, Status
 from resnet.runs.records import Records
 
 START_LIMIT_S = 120  # a worker that has not taken its lock by then never will
@@ -57,7 +58,7 @@ def runs_folder() -> Path:
 
 @dataclass(frozen=True)
 class Run(Records):
-    """One run's folder. RunError where the folder is not one."""
+    """One run's folder. Refused where the folder is not one."""
 
     @property
     def id(self) -> str:
@@ -68,7 +69,7 @@ class Run(Records):
         try:
             return Job.from_json((self.path / "run.json").read_text())
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise RunError(f"{self.id} cannot be read as a run. {error}") from None
+            raise Refused(f"{self.id} cannot be read as a run. {error}") from None
 
     @property
     def created(self) -> float:
@@ -147,7 +148,7 @@ class Run(Records):
     def request(self, what: str) -> None:
         """Ask a living worker to "pause" or "stop"; it does so after its current step."""
         if what not in ("pause", "stop"):
-            raise RunError(f"A run can be asked to pause or stop. Received {what!r}.")
+            raise Refused(f"A run can be asked to pause or stop. Received {what!r}.")
         replace_file(self.path / "request", what)
 
     def requested(self) -> str | None:
@@ -165,14 +166,14 @@ class Run(Records):
     def delete(self, patience_s: float = 20) -> None:
         """Stop the worker if there is one and remove the folder for good."""
         if self.shipped:
-            raise RunError(f"{self.id} came with the program and cannot be deleted.")
+            raise Refused(f"{self.id} came with the program and cannot be deleted.")
         if self.alive():
             self.request("stop")
         try:
             with self.lock().acquire(timeout=patience_s):
                 (self.path / "run.json").unlink(missing_ok=True)  # a worker that is coming up then finds no run
         except Timeout:
-            raise RunError(f"{self.id} is still busy. Try again when it has stopped.") from None
+            raise Refused(f"{self.id} is still busy. Try again when it has stopped.") from None
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -182,10 +183,10 @@ def _bury() -> set[tuple[Path, float]]:
 
 
 def create(job: Job) -> Run:
-    """A new run's folder, not yet started. RunError for a net that reads no images."""
+    """A new run's folder, not yet started. Refused for a net that reads no images."""
     if job.net.frames:
         rule = "The data sets here are images, and this net reads clips or volumes."
-        raise RunError(f"{rule} Received {job.net.frames} frames. Choose a net with 0 frames.")
+        raise Refused(rule, f"{job.net.frames} frames", "a net with 0 frames")
     name = re.sub(r"[^a-z0-9]+", "-", job.net.name.lower()).strip("-")
     run = Run(_new_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"))
     run.write_status(Status("stopped", "It has not been started yet."))
@@ -222,14 +223,14 @@ def start_race(
 
 
 def find(run_id: str) -> Run:
-    """The run of that name. RunError for a name that is no run in the runs folder, whatever it holds."""
+    """The run of that name. Refused for a name that is no run in the runs folder, whatever it holds."""
     named = re.fullmatch(r"[A-Za-z0-9][\w.-]{0,120}", run_id)
     for folder in (runs_folder(), SHIPPED) if named else ():
         if (folder / run_id / "run.json").is_file():
             run = Run(folder / run_id)
             run.job  # noqa: B018 (tells what is wrong with it)
             return run
-    raise RunError(f"There is no run named {run_id[:60]!r} in the runs folder.")
+    raise Refused(f"There is no run named {run_id[:60]!r} in the runs folder.")
 
 
 def trained(plain: bool) -> list[Run]:
@@ -257,14 +258,14 @@ def _runs_in(folder: Path) -> list[Run]:
 def _readable(run: Run) -> bool:
     try:
         return bool(run.job)
-    except RunError:
+    except Refused:
         return False
 
 
 def start(*found: Run) -> None:
     """Start or resume the runs' workers, processes that outlive this one; each race queues as one job.
 
-    RunError where one of them lives, is done, or can only be looked at; then those before it are started.
+    Refused where one of them lives, is done, or can only be looked at; then those before it are started.
     """
     tickets: dict[str, int] = {}
     for run in found:
@@ -276,16 +277,16 @@ def start(*found: Run) -> None:
 def make_ready(run: Run, ticket: int = 0) -> Status:
     """Mark the run as starting while nobody else can, so that of two who start it one is refused."""
     if run.shipped:
-        raise RunError(f"{run.id} came with the program and can only be looked at.")
+        raise Refused(f"{run.id} came with the program and can only be looked at.")
     try:
         with run.lock().acquire(timeout=1, poll_interval=0.01):
             status = run.status_without_worker()
             if status.state in (*ACTIVE, "finished"):
-                raise RunError(f"{run.id} is {status.state}; there is nothing to start.")
+                raise Refused(f"{run.id} is {status.state}; there is nothing to start.")
             (run.path / "request").unlink(missing_ok=True)
             return run.write_status(dataclasses.replace(status, state="starting", message="", ticket=ticket))
     except Timeout:
-        raise RunError(f"{run.id} is {run.status().state}; there is nothing to start.") from None
+        raise Refused(f"{run.id} is {run.status().state}; there is nothing to start.") from None
 
 
 def _spawn(run: Run, status: Status) -> None:

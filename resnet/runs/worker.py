@@ -17,23 +17,23 @@ from filelock import Timeout
 from safetensors import safe_open
 from safetensors.torch import save
 
-from resnet.data.dataset import DataError, Dataset
+from resnet.data.dataset import Dataset
 from resnet.devices import device_name
+from resnet.errors import Refused
 from resnet.files import DISK_FULL, replace_file, sync_file
 from resnet.nets.model import ResNet, build, weight_layers
 from resnet.runs.prepare import prepare, take_device
 from resnet.runs.records import CONFIDENCE, SAMPLE_SIZE, sample_rows
-from resnet.runs.store import ACTIVE, Run, RunError, Status, place_in_line
+from resnet.runs.store import ACTIVE, Run, Status, place_in_line
 from resnet.train import distributed
 from resnet.train.feeds import moments
 from resnet.train.loop import DivergedError, EpochRecord, Progress, State, StepRecord, fit
-from resnet.train.recipes import Recipe, RecipeError
+from resnet.train.recipes import Recipe
 from resnet.train.streaming import Folder
 
 CHECKPOINT_EVERY_S = 20
 LOCK_PATIENCE_S = 10  # outlasts the instants for which readers hold the lock
 STOP_PATIENCE_S = 3  # for a step to end before a stop ends the process
-TOLD = (DataError, RecipeError, DivergedError, RunError)  # errors that are a sentence for a person
 OUT_OF_MEMORY = "The device ran out of memory. Try a smaller batch, smaller images or a smaller net."
 log = logging.getLogger(__name__)
 
@@ -41,18 +41,18 @@ log = logging.getLogger(__name__)
 def load_model(run: Run, epoch: int | None = None) -> ResNet:
     """The run's net on the CPU with the weights that were tested: the last ones, or those kept after an epoch.
 
-    RunError where it has none yet.
+    Refused where it has none yet.
     """
     path = run.path / "checkpoint.safetensors" if epoch is None else run.checkpoints().get(epoch)
     if path is None or (epoch is None and run.checkpoint_step() is None):
-        raise RunError(f"{run.id} has no checkpoint yet. The first one comes within {CHECKPOINT_EVERY_S} seconds.")
+        raise Refused(f"{run.id} has no checkpoint yet. The first one comes within {CHECKPOINT_EVERY_S} seconds.")
     model = build(run.job.net)
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         model.load_state_dict(weights_of(tensors) if epoch is None else tensors)
     except RuntimeError:
-        raise RunError(f"The checkpoint of {run.id} holds the weights of another net.") from None
+        raise Refused(f"The checkpoint of {run.id} holds the weights of another net.") from None
     return model
 
 
@@ -68,12 +68,12 @@ def work(path: Path, alone: bool = False) -> Status:
             _check_there(run)  # it may have been deleted in the meantime
             return _work(run, alone)
     except Timeout:
-        raise RunError(f"{run.id} is being trained by another process.") from None
+        raise Refused(f"{run.id} is being trained by another process.") from None
 
 
 def _check_there(run: Run) -> None:
     if not (run.path / "run.json").is_file():
-        raise RunError(f"There is no run in {run.path}.")
+        raise Refused(f"There is no run in {run.path}.")
 
 
 class _Watch(threading.Thread):
@@ -108,7 +108,7 @@ def _work(run: Run, alone: bool) -> Status:
         for part in run.path.glob(".*.part"):
             part.unlink(missing_ok=True)  # left by a kill
         status = _train(run, watch, status)
-    except TOLD as error:
+    except Refused as error:
         status = _failed(run, str(error))
     except (torch.OutOfMemoryError, MemoryError):
         status = _failed(run, OUT_OF_MEMORY)
@@ -124,7 +124,7 @@ def _work(run: Run, alone: bool) -> Status:
     finally:
         watch.ended.set()
     if watch.wish == "gone":
-        raise RunError(f"The folder of {run.id} was removed while it trained; its process ends.")
+        raise Refused(f"The folder of {run.id} was removed while it trained; its process ends.")
     return run.write_status(status)
 
 
@@ -141,7 +141,7 @@ def help_with(run: Run) -> str:
             if (wish := distributed.agreed(lambda: None)) is not None:
                 return wish
         return "finished"
-    except TOLD as error:
+    except Refused as error:
         if run.status().state in ACTIVE:  # nobody has told it yet
             run.write_status(_failed(run, f"Process {distributed.rank()} of {distributed.size()}: {error}"))
         raise
@@ -214,16 +214,16 @@ def _load_checkpoint(run: Run, state: State, recorded: tuple[int, int], per_epoc
 
 
 def _check_same(run: Run, data: Dataset | Folder) -> None:
-    """RunError where the data are not those that the run began with."""
+    """Refused where the data are not those that the run began with."""
     images = len(data.train_labels)
     if not len(run.steps()):
         return
     if (before := run.info.get("train_images", images)) != images:
-        raise RunError(
+        raise Refused(
             f"This run began with {before} training images of {data.name}, and now there are {images}. Start a new run."
         )
     if run.info.get("fingerprint", data.fingerprint) != data.fingerprint:
-        raise RunError(f"This run began with other training images of {data.name}. Start a new run.")
+        raise Refused(f"This run began with other training images of {data.name}. Start a new run.")
 
 
 def _note_info(run: Run, data: Dataset | Folder, layers: list[str], recipe: Recipe, device: str) -> None:

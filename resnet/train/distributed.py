@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from resnet.devices import cores
-from resnet.train.recipes import Recipe, RecipeError
+from resnet.errors import Refused
+from resnet.train.recipes import Recipe
 
 T = TypeVar("T")
 
@@ -41,33 +42,33 @@ def size() -> int:
 def joined(device: str) -> Iterator[None]:
     """Join torchrun's processes; on "cuda" each gets a GPU of its own, on "cpu" its part of the machine's cores.
 
-    torchrun leaves each process one thread where nobody says otherwise. RecipeError for another device.
+    torchrun leaves each process one thread where nobody says otherwise. Refused for another device.
     """
     local, here = int(os.environ.get("LOCAL_RANK", "0")), processes_here()
     if device == "cuda":
         if here > torch.cuda.device_count():
-            raise RecipeError(f"{here} processes need {here} GPUs, and there are {torch.cuda.device_count()} here.")
+            raise Refused(f"{here} processes need {here} GPUs, and there are {torch.cuda.device_count()} here.")
         torch.cuda.set_device(local)
     elif device == "cpu":
         torch.set_num_threads(cores(here))
     else:
-        raise RecipeError(f"Several processes train on cpu or cuda. Received {device!r}.")
+        raise Refused(f"Several processes train on cpu or cuda. Received {device!r}.")
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     yield
     dist.destroy_process_group()  # not after an error: nccl would wait for the others
 
 
 def check(recipe: Recipe) -> None:
-    """RecipeError where the processes cannot share the recipe's steps."""
+    """Refused where the processes cannot share the recipe's steps."""
     share(recipe.batch)
     if recipe.compile and size() > 1:
-        raise RecipeError("Several processes train without torch.compile. Leave compile out.")
+        raise Refused("Several processes train without torch.compile. Leave compile out.")
 
 
 def share(count: int) -> slice:
-    """This process's part of `count` images; RecipeError where the processes' parts would not be equal."""
+    """This process's part of `count` images; Refused where the processes' parts would not be equal."""
     if count % size():
-        raise RecipeError(f"{count} images a step cannot be shared equally by {size()} processes. Change the batch.")
+        raise Refused(f"{count} images a step cannot be shared equally by {size()} processes. Change the batch.")
     part = count // size()
     return slice(rank() * part, (rank() + 1) * part)
 

@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from resnet.devices import autocast
+from resnet.errors import Refused
 from resnet.nets.layers import StochasticDepth
 from resnet.nets.model import memory_format, weight_layers
 from resnet.seeds import seed_of
@@ -31,7 +32,7 @@ WARM_STEPS = 3  # before a step is recorded as a CUDA graph
 log = logging.getLogger(__name__)
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(Refused):
     """The loss, a gradient or a weight is no longer a finite number."""
 
 

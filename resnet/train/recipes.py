@@ -5,9 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-
-class RecipeError(ValueError):
-    """A rule that a recipe breaks."""
+from resnet.errors import Refused
 
 
 def _one_cycle(progress: float) -> float:
@@ -43,7 +41,7 @@ _CHOICES = {"schedule": tuple(SCHEDULES), "precision": PRECISIONS, "scaling": SC
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train with SGD. RecipeError where a value is out of range."""
+    """How to train with SGD. Refused where a value is out of range."""
 
     epochs: int = 5
     batch: int = 128
@@ -67,11 +65,11 @@ class Recipe:
             name, value = field.name, getattr(self, field.name)
             if name in _CHOICES:
                 if value not in _CHOICES[name]:
-                    raise RecipeError(f"{name} must be one of {', '.join(_CHOICES[name])}. Received {value!r}.")
+                    raise Refused(f"{name} must be one of {', '.join(_CHOICES[name])}. Received {value!r}.")
             elif name in _NUMBERS:
                 _check_number(name, value, whole=field.type is int)
             elif not isinstance(value, bool):
-                raise RecipeError(f"{name} must be true or false. Received {value!r}.")
+                raise Refused(f"{name} must be true or false. Received {value!r}.")
 
     def total_steps(self, per_epoch: int) -> int:
         """Optimiser steps in all."""
@@ -86,7 +84,7 @@ def _check_number(name: str, value: object, whole: bool) -> None:
     (low, high), kinds = _NUMBERS[name], int if whole else int | float
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         kind = "whole number" if whole else "number"
-        raise RecipeError(f"{name} must be a {kind} from {low:,} to {high:,}. Received {value!r}.")
+        raise Refused(f"{name} must be a {kind} from {low:,} to {high:,}. Received {value!r}.")
 
 
 RECIPES = {

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Indexed
 
-from resnet.data.dataset import DataError, Dataset, check_offered, normalise, path_of
+from resnet.data.dataset import Dataset, check_offered, normalise, path_of
 from resnet.data.readers import check_size, class_folders, open_picture, picture_files
 from resnet.devices import cores
+from resnet.errors import Refused
 from resnet.seeds import generator, seed_of
 from resnet.train import distributed
 from resnet.train.feeds import TEST_BATCH, moments, steps_per_epoch
-from resnet.train.recipes import Recipe, RecipeError
+from resnet.train.recipes import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of RGB in 0..1
 DEFAULT_SIZE = 224
@@ -55,7 +56,7 @@ class Folder:
 
     @property
     def mean_image(self) -> Tensor:
-        raise RecipeError("The mean image of streamed pictures is not known. Choose the scaling channel.")
+        raise Refused("The mean image of streamed pictures is not known. Choose the scaling channel.")
 
     @property
     def fingerprint(self) -> int:
@@ -79,7 +80,7 @@ def open_folder(
 ) -> Folder:
     """List folder/train/<class>/* and folder/val/<class>/* (or test/), with `train` training pictures.
 
-    `name` is one that `available` lists, or a path where `only_offered` is false. DataError with a sentence.
+    `name` is one that `available` lists, or a path where `only_offered` is false. Refused with a sentence.
     """
     check_size(size or DEFAULT_SIZE)
     if only_offered:
@@ -89,13 +90,11 @@ def open_folder(
         parts = {path.name: path for path in class_folders(root)}
         held_out = parts.get("val") or parts.get("test")
         if "train" not in parts or held_out is None:
-            raise DataError(
-                f"{name} can be streamed once it has train/ and val/, with a folder in each for each class."
-            )
+            raise Refused(f"{name} can be streamed once it has train/ and val/, with a folder in each for each class.")
         names = tuple(path.name for path in class_folders(parts["train"]))
         listed = [_listed(path, root, names) for path in (parts["train"], held_out)]
     except OSError as error:
-        raise DataError(f"The folder {name!r} cannot be read ({error.strerror or error}).") from None
+        raise Refused(f"The folder {name!r} cannot be read ({error.strerror or error}).") from None
     (files, labels), (test_files, test_labels) = listed
     kept = slice(None) if train is None else _balanced(labels, train)
     moment = torch.tensor(mean), torch.tensor(std)
@@ -108,12 +107,12 @@ def _listed(part: Path, root: Path, names: tuple[str, ...]) -> tuple[np.ndarray,
     labels: list[int] = []
     for folder in class_folders(part):
         if folder.name not in names:
-            raise DataError(f"{part.name} has pictures of {folder.name}, and train has none. Add some, or remove them.")
+            raise Refused(f"{part.name} has pictures of {folder.name}, and train has none. Add some, or remove them.")
         inside = sorted(path.name for path in picture_files(folder, root))
         found = [os.fsencode(f"{part.name}/{folder.name}/{name}") for name in inside]
         files, labels = files + found, labels + [names.index(folder.name)] * len(found)
     if len(names) < 2 or not files:
-        raise DataError(f"{part.name} must hold PNG, JPEG or WebP pictures in folders of two or more classes.")
+        raise Refused(f"{part.name} must hold PNG, JPEG or WebP pictures in folders of two or more classes.")
     return np.array(files), torch.tensor(labels)  # bytes of one width: one block of memory that all processes share
 
 
@@ -141,7 +140,7 @@ class Pictures(Indexed[Tensor | str]):
         name = os.fsdecode((self.test_files if epoch == TEST else self.files)[index])
         try:
             photo = open_picture(self.root / name, self.root, at_least=DECODED * self.size)
-        except DataError as error:
+        except Refused as error:
             return str(error)
         if epoch == TEST:
             return self.centred(photo)
@@ -158,7 +157,7 @@ def _stacked(pictures: list[Tensor | str]) -> Tensor | str:
 
 def _checked(batch: Tensor | str) -> Tensor:
     if isinstance(batch, str):
-        raise DataError(batch)
+        raise Refused(batch)
     return batch
 
 

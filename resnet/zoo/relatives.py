@@ -13,6 +13,7 @@ from torchvision.models import WeightsEnum, get_model_builder, get_model_weights
 from torchvision.ops import StochasticDepth
 
 from resnet.costs.profiler import Profile, ProfileError, Row, profile_module
+from resnet.errors import Refused, choose
 
 MAX_SIZE = 4096  # pixels a side
 Starts = dict[str, str]  # the module that opens a stage -> the stage, in running order
@@ -130,18 +131,9 @@ RELATIVES: dict[str, Relative] = {
 }
 
 
-class RelativeError(ValueError):
-    """A name that is not in `RELATIVES`, or an image size out of range."""
-
-    def __init__(self, rule: str, received: object, choices: str) -> None:
-        super().__init__(f"{rule} Received {received!r}. Choose {choices}.")
-
-
 def relative(name: str) -> Relative:
-    """The entry of `RELATIVES`; RelativeError where there is none."""
-    if name not in RELATIVES:
-        raise RelativeError("A relative must be one this program knows.", name, ", ".join(RELATIVES))
-    return RELATIVES[name]
+    """The entry of `RELATIVES`; Refused where there is none."""
+    return choose("relative", name, RELATIVES)
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -153,7 +145,7 @@ class _EmptyOnMeta(TorchFunctionMode):
 
 
 def build_relative(name: str, classes: int = 1000, device: str | torch.device = "meta") -> nn.Module:
-    """torchvision's untrained net for RGB images, in eval mode; RelativeError for an unknown name."""
+    """torchvision's untrained net for RGB images, in eval mode; Refused for an unknown name."""
     make, place = get_model_builder(relative(name).builder), torch.device(device)
     with _EmptyOnMeta() if place.type == "meta" else place:
         return make(weights=None, num_classes=classes).to(place).eval()
@@ -162,11 +154,11 @@ def build_relative(name: str, classes: int = 1000, device: str | torch.device = 
 def profile_relative(name: str, image_size: int | None = None, classes: int = 1000) -> Profile:
     """Profile a relative for an image of (3, image_size, image_size), its own `image_size` where none is given.
 
-    RelativeError for an unknown name or size; ProfileError where the image is too small for the net.
+    Refused for an unknown name or size; ProfileError where the image is too small for the net.
     """
     size = relative(name).image_size if image_size is None else image_size
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
-        raise RelativeError("An image's side is a whole number of pixels.", size, f"1 to {MAX_SIZE}")
+        raise Refused("An image's side is a whole number of pixels.", repr(size), f"1 to {MAX_SIZE}")
     return _profiled(name, size, classes)
 
 

@@ -19,6 +19,7 @@ from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from resnet.costs.profiler import Profile, Row, profile_module
+from resnet.errors import choose
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, SpecError, check_int, with_output_stride
 
@@ -160,14 +161,12 @@ SYSTEMS: dict[str, System] = {
 
 
 def system(name: str) -> System:
-    """The entry of `SYSTEMS`; SpecError where there is none."""
-    if name not in SYSTEMS:
-        raise SpecError("system", "A system must be one this program knows.", name, ", ".join(SYSTEMS))
-    return SYSTEMS[name]
+    """The entry of `SYSTEMS`; Refused where there is none."""
+    return choose("system", name, SYSTEMS)
 
 
 def build_system(name: str, classes: int | None = None, device: str | torch.device = "meta") -> nn.Module:
-    """The untrained net in eval mode; SpecError for an unknown name."""
+    """The untrained net in eval mode; Refused for an unknown name."""
     entry = system(name)
     with torch.device(device):
         return entry.make(entry.classes if classes is None else classes).eval()
@@ -182,7 +181,7 @@ def profile_system(
     runs `proposals` times and its mask head `detections` times, which the stage's name says: a row of theirs has the
     shape of one region and the costs of all. RoIAlign and the choice of boxes have no MACs and no row; no receptive
     field is told behind an upsampling. torchvision publishes its GFLOPS for 1000 proposals, with no detection in
-    Mask R-CNN's first version and 100 in its second. SpecError for an unknown name or a number out of range.
+    Mask R-CNN's first version and 100 in its second. Refused for an unknown name or a number out of range.
     """
     entry = system(name)
     size = entry.image_size if image_size is None else image_size

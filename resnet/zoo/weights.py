@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
+from resnet.errors import Refused
+
 MAX_BYTES = 2**30  # of a file and of what it unpacks to; the largest of torchvision's has half of that
 CHUNK, STALL = 2**18, 30.0  # bytes read at once; seconds without any until we give up
 OTHER_FILE = "Choose a safetensors file, or a state_dict written by torch.save"
@@ -51,10 +53,6 @@ RENAMES = (
 )
 
 
-class WeightsError(ValueError):
-    """Weights that cannot be had, read or loaded; the text says what to do."""
-
-
 def offered(preset: str) -> dict[str, WeightsEnum]:
     """torchvision's weights for a preset by name, as IMAGENET1K_V2; none for most presets. Nothing is downloaded."""
     builder = TORCHVISION.get(preset)
@@ -62,7 +60,7 @@ def offered(preset: str) -> dict[str, WeightsEnum]:
 
 
 def checkpoint(weights: WeightsEnum) -> Path:
-    """Where torch.hub keeps, or will keep, that file; WeightsError for a URL whose name carries no checksum."""
+    """Where torch.hub keeps, or will keep, that file; Refused for a URL whose name carries no checksum."""
     return Path(torch.hub.get_dir()) / "checkpoints" / _name_and_checksum(weights.url)[0]
 
 
@@ -78,12 +76,12 @@ def downloaded(weights: WeightsEnum) -> bool:
 def _name_and_checksum(url: str) -> tuple[str, str]:
     match = re.search(r"/([\w.]+-([0-9a-f]{8,64})\.pth)$", url)
     if match is None:
-        raise WeightsError(f"A download's name ends in its checksum. Received {url}. Choose torchvision's own weights.")
+        raise Refused("A download's name ends in its checksum.", url, "torchvision's own weights")
     return match[1], match[2]
 
 
 def download(weights: WeightsEnum) -> Iterator[tuple[int, int]]:
-    """Fetch the file unless it is there; yields (bytes so far, bytes in all); WeightsError where that fails.
+    """Fetch the file unless it is there; yields (bytes so far, bytes in all); Refused where that fails.
 
     The file appears complete and checked, or not at all, also where the generator is closed.
     """
@@ -93,7 +91,7 @@ def download(weights: WeightsEnum) -> Iterator[tuple[int, int]]:
             yield from _fetch(weights.url, target)
         size = target.stat().st_size
     except (OSError, http.client.HTTPException) as error:
-        raise WeightsError(f"{_what_failed(error, target)} {_advice(target)}") from None
+        raise Refused(f"{_what_failed(error, target)} {_advice(target)}") from None
     yield size, size
 
 
@@ -113,9 +111,9 @@ def _fetch(url: str, target: Path) -> Iterator[tuple[int, int]]:
                 done += len(chunk)
                 yield done, max(done, total)
         if done < total:
-            raise WeightsError(f"The download broke off at {done:,} of {total:,} bytes. {_advice(target)}")
+            raise Refused(f"The download broke off at {done:,} of {total:,} bytes. {_advice(target)}")
         if not digest.hexdigest().startswith(_name_and_checksum(url)[1]):
-            raise WeightsError(f"The checksum of these {done:,} bytes is not that of {target.name}. {_advice(target)}")
+            raise Refused(f"The checksum of these {done:,} bytes is not that of {target.name}. {_advice(target)}")
         os.replace(part, target)
 
 
@@ -132,17 +130,17 @@ def _advice(target: Path) -> str:
 
 
 def load_torchvision(weights: WeightsEnum) -> dict[str, Tensor]:
-    """The tensors of a downloaded file; WeightsError where it is not there."""
+    """The tensors of a downloaded file; Refused where it is not there."""
     if not downloaded(weights):
         path = checkpoint(weights)
-        raise WeightsError(f"Weights are downloaded before they load. Received no whole {path}. Choose download first.")
+        raise Refused("Weights are downloaded before they load.", f"no whole {path}", "download first")
     return read(checkpoint(weights))
 
 
 def read(source: bytes | Path) -> dict[str, Tensor]:
     """The tensors by name of a safetensors file or of a state_dict that torch.save wrote, on the CPU.
 
-    torch.load opens the latter with weights_only=True: code in it is refused, not run. WeightsError for anything else.
+    torch.load opens the latter with weights_only=True: code in it is refused, not run. Refused for anything else.
     """
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
@@ -150,10 +148,10 @@ def read(source: bytes | Path) -> dict[str, Tensor]:
             head = file.read(9)
             file.seek(0)
             loaded = safetensors.torch.load(file.read()) if head[8:] == b"{" else _unpacked(file)
-    except WeightsError:
+    except Refused:
         raise
     except Exception as error:  # noqa: BLE001 - a hostile file can make the readers raise anything
-        raise WeightsError(f"{_what_is_wrong(error)} {OTHER_FILE}.") from None
+        raise Refused(f"{_what_is_wrong(error)} {OTHER_FILE}.") from None
     return _state_dict(loaded)
 
 
@@ -169,7 +167,7 @@ def _check_size(file: IO[bytes]) -> None:
     file.seek(0)
     if size > MAX_BYTES:
         limit = f"at most {MAX_BYTES / 2**30:g} GiB, unpacked too"
-        raise WeightsError(f"A file of weights has {limit}. Received {size / 2**30:.3g} GiB. {OTHER_FILE}.")
+        raise Refused(f"A file of weights has {limit}. Received {size / 2**30:.3g} GiB. {OTHER_FILE}.")
 
 
 def _what_is_wrong(error: Exception) -> str:
@@ -181,25 +179,25 @@ def _what_is_wrong(error: Exception) -> str:
 
 
 def _state_dict(loaded: object) -> dict[str, Tensor]:
-    """The tensors of a dict, or of the one that a training script put into it; WeightsError for any other content."""
+    """The tensors of a dict, or of the one that a training script put into it; Refused for any other content."""
     for name in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
     if not isinstance(loaded, dict) or not loaded:
-        raise WeightsError(f"Weights are a dict of tensors. Received {type(loaded).__name__}. {OTHER_FILE}.")
+        raise Refused(f"Weights are a dict of tensors. Received {type(loaded).__name__}. {OTHER_FILE}.")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             kind = type(value).__name__
-            raise WeightsError(f"Weights are a dict of tensors. Received {kind} under {name!r:.80}. {OTHER_FILE}.")
+            raise Refused(f"Weights are a dict of tensors. Received {kind} under {name!r:.80}. {OTHER_FILE}.")
         if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu":
-            raise WeightsError(f"Weights are dense real numbers. Received others under {name!r:.80}. {OTHER_FILE}.")
+            raise Refused(f"Weights are dense real numbers. Received others under {name!r:.80}. {OTHER_FILE}.")
     return dict(loaded)
 
 
 def rename(tensors: dict[str, Tensor]) -> dict[str, str]:
     """Our nets' name for each of a file's: wrappers' prefixes go, CIFAR and r3d_18 names become torchvision's.
 
-    WeightsError where two names become one.
+    Refused where two names become one.
     """
     own = [key for key in tensors if key.startswith("model.")]
     keys = own if own and len(own) < len(tensors) else list(tensors)  # our checkpoints hold momentum too
@@ -210,7 +208,7 @@ def rename(tensors: dict[str, Tensor]) -> dict[str, str]:
         names = {key: re.sub(pattern, ours, name) for key, name in names.items()}
     doubled = [name for name, count in Counter(names.values()).items() if count > 1]
     if doubled:
-        raise WeightsError(f"A weight stands in a file once. Received {doubled[0]} under two names. {OTHER_FILE}.")
+        raise Refused(f"A weight stands in a file once. Received {doubled[0]} under two names. {OTHER_FILE}.")
     return names
 
 
@@ -243,11 +241,11 @@ class Report:
 def fit(model: nn.Module, tensors: dict[str, Tensor], partial: bool = False) -> Report:
     """Load a file's tensors into a net where all that it needs fits, else load nothing; `partial` loads what fits.
 
-    WeightsError where the names are ambiguous, or the net is on the meta device.
+    Refused where the names are ambiguous, or the net is on the meta device.
     """
     needed = model.state_dict()
     if any(value.is_meta for value in needed.values()):
-        raise WeightsError("Weights need a net in memory. Received one on the meta device. Choose device cpu.")
+        raise Refused("Weights need a net in memory.", "one on the meta device", "device cpu")
     found = {name: tensors[key] for key, name in rename(tensors).items()}
     fitting = {name: value for name, value in found.items() if name in needed and value.shape == needed[name].shape}
     misfits = tuple(_misfits(needed, found))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from resnet.attribution import methods as saliency
-from resnet.attribution.methods import METHODS, Method, NonFiniteMapError, cam, explain, top_k
+from resnet.attribution.methods import METHODS, Method, cam, explain, top_k
+from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import NetSpec, StageSpec, plain_twin
 
@@ -140,7 +141,7 @@ class TestEveryMethod:
     def test_infinite_weights_are_reported(self, method: str, kind: str) -> None:
         model = net(kind)
         nn.init.constant_(model.get_parameter("fc.weight"), float("inf"))
-        with pytest.raises(NonFiniteMapError, match=r"NaN or infinity.* Received 3 such maps of 3"):
+        with pytest.raises(Refused, match=r"NaN or infinity.* Received 3 such maps of 3"):
             explain(method, model, photos(), 1, LAST)
 
 

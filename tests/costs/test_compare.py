@@ -6,10 +6,11 @@ import itertools
 import pytest
 
 from resnet.costs import budget
-from resnet.costs.budget import Budget, BudgetError, Fit, pareto
+from resnet.costs.budget import Budget, Fit, pareto
 from resnet.costs.compare import KINDS, QUANTITIES, aligned, differences, merged, steps
 from resnet.costs.memory import memory
 from resnet.costs.profiler import Profile, profile
+from resnet.errors import Refused
 from resnet.nets.spec import PRESETS, StageSpec
 from resnet.zoo.relatives import profile_relative
 
@@ -132,7 +133,7 @@ def test_costs_of_other_depths_are_exact() -> None:
 
 @pytest.mark.parametrize("values", [{"params": -1}, {"macs": 1.5}, {"batch": 0}, {"memory": True}], ids=str)
 def test_limits_that_are_none_are_refused(values: dict) -> None:
-    with pytest.raises(BudgetError, match=r"Received .* Choose"):
+    with pytest.raises(Refused, match=r"Received .* Choose"):
         Budget(**values)
 
 

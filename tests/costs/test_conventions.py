@@ -17,19 +17,9 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from resnet.costs.conventions import (
-    CONVENTIONS,
-    MEASURES,
-    CountingError,
-    Rule,
-    by_stage,
-    count,
-    entries,
-    explain,
-    ledger,
-    unknown,
-)
+from resnet.costs.conventions import CONVENTIONS, MEASURES, Rule, by_stage, count, entries, explain, ledger, unknown
 from resnet.costs.profiler import OPS, Profile, profile, profile_module
+from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin
 
@@ -247,7 +237,7 @@ def test_ledger_and_stages_sum_to_the_count(name: str, convention: str) -> None:
 def test_the_explanation_is_the_whole_difference(a: str, b: str) -> None:
     result = cost(PRESETS["SE-ResNet-50"])
     if (CONVENTIONS[a].unit == "params") != (CONVENTIONS[b].unit == "params"):
-        with pytest.raises(CountingError, match="Received"):
+        with pytest.raises(Refused, match="Received"):
             explain(result, a, b)
         return
     frame = explain(result, a, b)
@@ -312,7 +302,7 @@ def test_conventions_are_complete(convention: Any) -> None:
 
 def test_a_convention_that_is_none() -> None:
     result: Profile = cost(PRESETS["ResNet-20"])
-    with pytest.raises(CountingError, match=r"Received 'deepspeed'\. Choose he2015"):
+    with pytest.raises(Refused, match=r"Received 'deepspeed'\. Choose he2015"):
         count(result, "deepspeed")
     assert {entry.op for entry in entries(result, "fvcore")} <= {*OPS, "none", "bias"}
     assert count(cost(replace(PRESETS["ResNet-20"], classes=100)), "params") == 269_722 + 90 * 65

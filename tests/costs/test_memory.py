@@ -11,7 +11,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn import functional as F
 
-from resnet.costs.memory import OPTIMIZERS, PRECISIONS, BytesError, Memory, _optimizer, measure_peak, memory
+from resnet.costs.memory import OPTIMIZERS, PRECISIONS, Memory, _optimizer, measure_peak, memory
+from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, cifar, plain_twin
 
@@ -170,12 +171,12 @@ def test_a_real_step() -> None:
     ],
 )
 def test_errors(values: dict[str, Any], word: str) -> None:
-    with pytest.raises(BytesError, match=rf"{word}.*Received .*\. Choose "):
+    with pytest.raises(Refused, match=rf"{word}.*Received .*\. Choose "):
         memory(cifar(8), **({"batch": 2} | values))
 
 
 def test_no_peak_elsewhere() -> None:
-    with pytest.raises(BytesError, match="Received 'mps'"):
+    with pytest.raises(Refused, match="Received 'mps'"):
         measure_peak(cifar(8), 2, "mps")
 
 

@@ -13,7 +13,6 @@ from resnet.costs.speed import (
     WARM_UP,
     Ceilings,
     Latency,
-    SpeedError,
     _by_stage,
     ceilings,
     latencies,
@@ -22,6 +21,7 @@ from resnet.costs.speed import (
     rooflines,
     traffic,
 )
+from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import NetSpec, StageSpec, cifar
 
@@ -163,7 +163,7 @@ def test_traffic_by_hand() -> None:
     ],
 )
 def test_errors(values: dict[str, Any], word: str) -> None:
-    with pytest.raises(SpeedError, match=rf"{word}.*Received .*\. Choose "):
+    with pytest.raises(Refused, match=rf"{word}.*Received .*\. Choose "):
         latency(TINY, TINY.input_shape, **values)
-    with pytest.raises(SpeedError, match=word):
+    with pytest.raises(Refused, match=word):
         roofline(TINY, **values)

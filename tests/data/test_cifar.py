@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from resnet.data import cifar
-from resnet.data import dataset as data
-from resnet.data.dataset import DataError, Dataset, download_cifar10, load
+from resnet.data.dataset import Dataset, download_cifar10, load
+from resnet.errors import Refused
 from tests.support.server import Server
 
 
 def test_cifar10_absent_says_how_to_get_it(data_dir: Path) -> None:
-    with pytest.raises(DataError, match=r"not here yet.*python -m resnet data cifar10.*shapes"):
+    with pytest.raises(Refused, match=r"not here yet.*python -m resnet data cifar10.*shapes"):
         load("cifar10")
 
 
@@ -112,14 +112,14 @@ def test_download(data_dir: Path, server: Server, capfd: pytest.CaptureFixture[s
 
 def test_download_with_a_wrong_checksum(data_dir: Path, server: Server) -> None:
     server.body = server.body[:-1] + b"?"
-    with pytest.raises(DataError, match=r"checksum is wrong.*Try again.*shapes"):
+    with pytest.raises(Refused, match=r"checksum is wrong.*Try again.*shapes"):
         list(download_cifar10())
     assert nothing_left(data_dir)
 
 
 def test_download_cut_by_the_server_then_again(data_dir: Path, server: Server) -> None:
     server.cut = True
-    with pytest.raises(DataError, match=r"broke off at [\d,]+ of [\d,]+ bytes"):
+    with pytest.raises(Refused, match=r"broke off at [\d,]+ of [\d,]+ bytes"):
         list(download_cifar10())
     assert nothing_left(data_dir)
     server.cut = False
@@ -156,7 +156,7 @@ def test_a_follower_takes_over_where_the_first_fails(data_dir: Path, server: Ser
     next(first)
     next(second)
     server.half.set()
-    with pytest.raises(DataError, match="broke off"):
+    with pytest.raises(Refused, match="broke off"):
         list(first)
     server.cut = False
     list(second)
@@ -166,7 +166,7 @@ def test_a_follower_takes_over_where_the_first_fails(data_dir: Path, server: Ser
 def test_download_that_stands_still(data_dir: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.half.clear()
     monkeypatch.setattr(cifar, "STALL", 0.3)
-    with pytest.raises(DataError, match="stands still"):
+    with pytest.raises(Refused, match="stands still"):
         list(download_cifar10())
     monkeypatch.undo()
 
@@ -174,14 +174,14 @@ def test_download_that_stands_still(data_dir: Path, server: Server, monkeypatch:
 def test_download_without_network(data_dir: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     server.shutdown()
     server.server_close()  # nobody listens on its port now
-    with pytest.raises(DataError, match=r"cannot be reached.*refused.*network.*shapes"):
+    with pytest.raises(Refused, match=r"cannot be reached.*refused.*network.*shapes"):
         list(download_cifar10())
     assert nothing_left(data_dir)
 
 
 def test_download_from_a_server_that_says_no(data_dir: Path, server: Server) -> None:
     server.status = 503
-    with pytest.raises(DataError, match="answered 503"):
+    with pytest.raises(Refused, match="answered 503"):
         list(download_cifar10())
 
 
@@ -191,11 +191,11 @@ def test_download_onto_a_full_disk(data_dir: Path, server: Server, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full)
-        with pytest.raises(DataError, match=r"disk is full.*400 MB"):
+        with pytest.raises(Refused, match=r"disk is full.*400 MB"):
             list(download_cifar10())
     assert nothing_left(data_dir)
     monkeypatch.setattr(cifar, "NEEDED", 10**18)
-    with pytest.raises(DataError, match="disk is full"):
+    with pytest.raises(Refused, match="disk is full"):
         list(download_cifar10())
     assert server.requests == ONE_DOWNLOAD  # the second time it is known beforehand
 
@@ -203,7 +203,7 @@ def test_download_onto_a_full_disk(data_dir: Path, server: Server, monkeypatch: 
 def test_download_into_a_place_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RESNET_DATA_DIR", str(tmp_path / "file" / "data"))
-    with pytest.raises(DataError, match="cannot be saved in"):
+    with pytest.raises(Refused, match="cannot be saved in"):
         list(download_cifar10())
 
 
@@ -212,7 +212,7 @@ def test_archive_that_lacks_members(
     data_dir: Path, server: Server, monkeypatch: pytest.MonkeyPatch, members: list[str]
 ) -> None:
     serve(server, archive_of(members)[0], monkeypatch)
-    with pytest.raises(DataError, match="archive is not what it should be"):
+    with pytest.raises(Refused, match="archive is not what it should be"):
         list(download_cifar10())
     assert nothing_left(data_dir)
     assert not (data_dir.parent / "evil.bin").exists()
@@ -221,4 +221,4 @@ def test_archive_that_lacks_members(
 def test_the_address_is_the_binary_version() -> None:
     assert cifar.URL.endswith("cifar-10-binary.tar.gz")
     assert (cifar.MD5, cifar.TOTAL) == ("c32a1d4ab5d03f1284b67883e8d87530", 170_052_171)
-    assert data.DataError is DataError
+    assert Refused is Refused

@@ -13,7 +13,6 @@ from torchvision.transforms import v2
 from resnet.data import readers as datafiles
 from resnet.data.dataset import (
     DATASETS,
-    DataError,
     Dataset,
     available,
     crop,
@@ -23,6 +22,7 @@ from resnet.data.dataset import (
     load_offered,
     normalise,
 )
+from resnet.errors import Refused
 from tests.support.pictures import paint, save
 
 DEVICES = [
@@ -70,13 +70,13 @@ def test_resized_is_torchvisions(shapes: Dataset) -> None:
 
 @pytest.mark.parametrize("size", [0, 7, 2000])
 def test_resized_refuses(shapes: Dataset, size: int) -> None:
-    with pytest.raises(DataError, match=f"not {size}"):
+    with pytest.raises(Refused, match=f"not {size}"):
         shapes.resized(size)
 
 
 def test_resized_refuses_what_memory_cannot_hold(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datafiles, "memory_limit", lambda: 10**8)
-    with pytest.raises(DataError, match=r"6,000 pictures at 224 x 224 pixels take 0\.8 GiB"):
+    with pytest.raises(Refused, match=r"6,000 pictures at 224 x 224 pixels take 0\.8 GiB"):
         shapes.resized(224)
 
 
@@ -103,7 +103,7 @@ def _train(data: Dataset) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 def test_subset_takes_all_of_a_rare_class(data_dir: Path) -> None:
     rare = load(save(data_dir / "rare.npz", train_labels=np.array([0] * 6 + [1] * 4 + [2] * 2)), train=9)
     assert sorted(rare.train_labels.bincount().tolist()) == [2, 3, 4]
-    with pytest.raises(DataError, match="not 0"):
+    with pytest.raises(Refused, match="not 0"):
         rare.subset(0)
 
 
@@ -243,7 +243,7 @@ def test_available(data_dir: Path, monkeypatch: pytest.MonkeyPatch, shapes: Data
     assert available() == ["shapes", "cifar10", "lonely", "pets", "shapes.npz", "zoo.npz"]
     for name in ("shapes", "cifar10", "pets", "shapes.npz", "zoo.npz"):
         assert load_offered(name, train=2).name == name
-    with pytest.raises(DataError, match="at least two classes"):
+    with pytest.raises(Refused, match="at least two classes"):
         load_offered("lonely")
     monkeypatch.setenv("RESNET_DATA_DIR", str(data_dir / "absent"))
     assert available() == list(DATASETS) == ["shapes", "cifar10"]
@@ -266,13 +266,13 @@ def test_offered_is_all_that_a_stranger_gets(data_dir: Path, tmp_path: Path) -> 
         "a\0b",
         "~",
     ):
-        with pytest.raises(DataError, match=r"no data set.*Choose shapes, cifar10"):
+        with pytest.raises(Refused, match=r"no data set.*Choose shapes, cifar10"):
             load_offered(name)
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "/nowhere/x.npz", "a\0b", "x" * 5000, "~nobody-here/x"])
 def test_unknown_names_give_a_sentence(data_dir: Path, name: str) -> None:
-    with pytest.raises(DataError):
+    with pytest.raises(Refused):
         load(name)
 
 
@@ -280,5 +280,5 @@ def test_load_makes_it_smaller(data_dir: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(DATASETS, "shapes", lambda: shapes)
     one = load("shapes", size=16, train=50)
     assert one.train_images.shape == (50, 3, 16, 16)
-    with pytest.raises(DataError, match="not 5000"):
+    with pytest.raises(Refused, match="not 5000"):
         load("shapes", size=5000)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet.data.photos import DataError, open_photo, photo_batch
+from resnet.data.photos import open_photo, photo_batch
+from resnet.errors import Refused
 
 RNG = np.random.default_rng(0)
 SMOOTH = np.stack(np.broadcast_arrays(np.arange(60)[:, None] * 4, np.arange(90) * 2, 128), -1).astype(np.uint8)
@@ -139,7 +140,7 @@ BAD = (
 @pytest.mark.parametrize("name", BAD)
 def test_bad_bytes_give_a_sentence(name: str) -> None:
     raw, words = BAD[name]
-    with warnings.catch_warnings(action="error"), pytest.raises(DataError, match=words) as caught:
+    with warnings.catch_warnings(action="error"), pytest.raises(Refused, match=words) as caught:
         open_photo(raw)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None  # no traceback of Pillow's under it
 
@@ -150,7 +151,7 @@ def test_no_damage_escapes_as_another_error(kind: str) -> None:
         raw = bytearray(GOOD[kind])
         for at in RNG.integers(0, len(raw) if trial % 2 else 60, 1 + trial % 4):
             raw[at] = RNG.integers(256)
-        with warnings.catch_warnings(action="ignore"), contextlib.suppress(DataError):
+        with warnings.catch_warnings(action="ignore"), contextlib.suppress(Refused):
             assert open_photo(bytes(raw)).mode == "RGB"
 
 
@@ -182,5 +183,5 @@ def test_grey_batch() -> None:
 
 @pytest.mark.parametrize(("size", "channels", "words"), [(32, 4, "takes 4"), (0, 3, "not to 0"), (10**6, 3, "1000000")])
 def test_batch_refuses(size: int, channels: int, words: str) -> None:
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(Refused, match=words):
         photo_batch(Image.new("RGB", (50, 50)), size, channels)

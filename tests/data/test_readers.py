@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from resnet.data import readers as datafiles
-from resnet.data.dataset import DataError, load
+from resnet.data.dataset import load
+from resnet.errors import Refused
 from tests.support.pictures import paint, save, small
 
 
@@ -82,7 +83,7 @@ BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", BAD_NPZ)
 def test_bad_npz_gives_a_sentence(data_dir: Path, name: str) -> None:
     changes, words = BAD_NPZ[name]
-    with pytest.raises(DataError, match=rf"(?s)bad\.npz.*{words}"):
+    with pytest.raises(Refused, match=rf"(?s)bad\.npz.*{words}"):
         load(save(data_dir / "bad.npz", **changes))
 
 
@@ -91,12 +92,12 @@ def test_npz_that_is_something_else(data_dir: Path) -> None:
     good = Path(save(data_dir / "good.npz")).read_bytes()
     for raw in (b"", b"some text", good[: len(good) // 2], good[:4000] + b"!!!!" + good[4004:]):
         path.write_bytes(raw)
-        with pytest.raises(DataError, match=r"x\.npz"):
+        with pytest.raises(Refused, match=r"x\.npz"):
             load(str(path))
     with zipfile.ZipFile(path, "w") as archive:
         for key in small():
             archive.writestr(f"{key}.npy", b"not an array")
-    with pytest.raises(DataError, match=r"x\.npz cannot be read"):
+    with pytest.raises(Refused, match=r"x\.npz cannot be read"):
         load(str(path))
 
 
@@ -118,16 +119,16 @@ def test_npz_is_never_unpickled(data_dir: Path, tmp_path: Path, monkeypatch: pyt
     if key == "val_images":  # not ours, not read
         load(path)
     else:
-        with pytest.raises(DataError, match="objects are never read"):
+        with pytest.raises(Refused, match="objects are never read"):
             load(path)
         monkeypatch.setattr(datafiles, "_check_headers", lambda headers: None)  # the reader refuses them too
-        with pytest.raises(DataError, match="allow_pickle=False"):
+        with pytest.raises(Refused, match="allow_pickle=False"):
             load(path)
     raw = pickle.dumps(bomb)
     with zipfile.ZipFile(path, "w") as archive:  # a bare pickle, which numpy.load would take for one
         for name in small():
             archive.writestr(f"{name}.npy", raw)
-    with pytest.raises(DataError):
+    with pytest.raises(Refused):
         load(path)
     assert not (tmp_path / "exploded").exists()
     pickle.loads(raw)  # noqa: S301 - the bomb is a real one
@@ -143,7 +144,7 @@ def test_absurd_shapes_are_refused_before_reading(data_dir: Path, shape: tuple[i
     np.savez(data_dir / "absurd.npz", **small(**{key: None}))
     with zipfile.ZipFile(data_dir / "absurd.npz", "a") as archive:
         archive.writestr(f"{key}.npy", header.getvalue() + b"\0" * 100)
-    with pytest.raises(DataError, match=r"absurd\.npz"):
+    with pytest.raises(Refused, match=r"absurd\.npz"):
         load("absurd.npz")
 
 
@@ -153,13 +154,13 @@ def test_a_header_that_promises_more_than_there_is(data_dir: Path) -> None:
     path = save(data_dir / "a.npz")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("class_names.npy", header.getvalue() + b"\0" * 100)
-    with pytest.raises(DataError, match=r"class_names should be.*the file has 100 bytes"):
+    with pytest.raises(Refused, match=r"class_names should be.*the file has 100 bytes"):
         load(path)
 
 
 def test_an_npz_larger_than_memory_is_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datafiles, "memory_limit", lambda: 4000)
-    with pytest.raises(DataError, match="more than the limit"):
+    with pytest.raises(Refused, match="more than the limit"):
         load(save(data_dir / "a.npz"))
 
 
@@ -200,25 +201,25 @@ def test_folder_with_split(data_dir: Path, held_out: str) -> None:
 def test_bad_folders_give_a_sentence(data_dir: Path) -> None:
     root = data_dir / "x"
     root.mkdir()
-    with pytest.raises(DataError, match="at least two classes, not 0"):
+    with pytest.raises(Refused, match="at least two classes, not 0"):
         load(str(root))
     paint(root / "a" / "1.png")
-    with pytest.raises(DataError, match="at least two classes, not 1"):
+    with pytest.raises(Refused, match="at least two classes, not 1"):
         load(str(root))
     paint(root / "b" / "1.png")
-    with pytest.raises(DataError, match="no test pictures"):
+    with pytest.raises(Refused, match="no test pictures"):
         load(str(root))
     paint(root / "b" / "2.png")
     load(str(root))
     (root / "b" / "3.png").write_text("not a picture")
-    with pytest.raises(DataError, match=r"b.3\.png: This is not a PNG"):
+    with pytest.raises(Refused, match=r"b.3\.png: This is not a PNG"):
         load(str(root))
     paint(root / "train" / "a" / "1.png")
-    with pytest.raises(DataError, match="neither test/ nor val/"):
+    with pytest.raises(Refused, match="neither test/ nor val/"):
         load(str(root))
     paint(root / "train" / "b" / "1.png")
     paint(root / "test" / "z" / "1.png")
-    with pytest.raises(DataError, match="without training pictures: z"):
+    with pytest.raises(Refused, match="without training pictures: z"):
         load(str(root))
 
 
@@ -226,7 +227,7 @@ def test_folder_with_too_many_pictures(data_dir: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(datafiles, "MAX_IMAGES", 3)
     for name in "abcd":
         paint(data_dir / "x" / name / "1.png")
-    with pytest.raises(DataError, match="more than 3 pictures"):
+    with pytest.raises(Refused, match="more than 3 pictures"):
         load("x")
 
 

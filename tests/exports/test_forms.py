@@ -19,7 +19,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 import resnet.exports.plan
-from resnet.exports.forms import EXPORTERS, ExportError, export, file_name
+from resnet.errors import Refused
+from resnet.exports.forms import EXPORTERS, export, file_name
 from resnet.exports.plan import costs
 from resnet.nets.blocks import BLOCKS, SHORTCUTS, STEMS
 from resnet.nets.codes import from_json
@@ -231,18 +232,18 @@ def test_a_reason_is_a_sentence_and_refuses(kind: str) -> None:
     assert len(refused) > len(ODD)  # three stages are not four
     for name in refused:
         assert reasons[name].endswith(".")
-        with pytest.raises(ExportError, match=r"Received .* Choose"):
+        with pytest.raises(Refused, match=r"Received .* Choose"):
             export(kind, (TWINS | ODD)[name])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EXPORTERS if EXPORTERS[kind].needs_weights])
 def test_weights_are_asked_for(kind: str) -> None:
-    with pytest.raises(ExportError, match="Received no model"):
+    with pytest.raises(Refused, match="Received no model"):
         export(kind, PRESETS["ResNet-20"])
 
 
 def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(ExportError, match="Received 'word'"):
+    with pytest.raises(Refused, match="Received 'word'"):
         export("word", PRESETS["ResNet-20"])
 
 
@@ -250,5 +251,5 @@ def test_an_unknown_form_is_refused() -> None:
 def test_what_no_source_is_written_for_is_refused(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(resnet.exports.plan._WRITTEN, field, ("something else",))
     for kind in ("pytorch", "keras"):
-        with pytest.raises(ExportError, match=f"No source code is written yet for {field}"):
+        with pytest.raises(Refused, match=f"No source code is written yet for {field}"):
             export(kind, PRESETS["ResNet-20"])

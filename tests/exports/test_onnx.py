@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 import torch
 
-from resnet.exports.forms import EXPORTERS, ONNX_OPSET, ExportError, export
+from resnet.errors import Refused
+from resnet.exports.forms import EXPORTERS, ONNX_OPSET, export
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec
 from tests.exports.test_forms import small
@@ -63,5 +64,5 @@ def test_onnx_states_its_opset_and_holds_its_weights(name: str) -> None:
 
 def test_onnx_refuses_what_a_message_cannot_hold() -> None:
     huge = NetSpec((StageSpec(20, 4096), StageSpec(20, 4096)), classes=10, image_size=32)
-    with pytest.raises(ExportError, match="less than 2 GiB"):
+    with pytest.raises(Refused, match="less than 2 GiB"):
         export("onnx", huge, build(huge, device="meta"))

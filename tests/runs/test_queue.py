@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from resnet.errors import Refused
 from resnet.files import ROOT
 from resnet.runs import store as runs
 from resnet.runs import worker
-from resnet.runs.store import Run, RunError, Status
+from resnet.runs.store import Run, Status
 from tests.support.tiny import (
     DEADLINE_S,
     LONG,
@@ -163,7 +164,7 @@ def test_a_folder_that_is_removed_ends_the_worker_and_brings_nothing_back(what: 
     assert child_of(run).wait(DEADLINE_S) in (0, 2)
     assert not (run.path / "run.json").exists()
     assert runs.all_runs() == []
-    with pytest.raises(RunError, match="There is no run named"):
+    with pytest.raises(Refused, match="There is no run named"):
         runs.find(run.id)
 
 
@@ -254,8 +255,8 @@ def test_a_recorded_run_is_found_and_read_and_neither_started_nor_deleted(monkey
     assert runs.shipped() == runs.trained(plain=False) == [recorded] == [runs.find(recorded.id)]
     assert recorded.shipped
     assert len(recorded.steps()) == 16
-    with pytest.raises(RunError, match="can only be looked at"):
+    with pytest.raises(Refused, match="can only be looked at"):
         runs.start(recorded)
-    with pytest.raises(RunError, match="cannot be deleted"):
+    with pytest.raises(Refused, match="cannot be deleted"):
         recorded.delete()
     assert sorted(path.name for path in recorded.path.iterdir()) == before

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from resnet.data.dataset import load, normalise
+from resnet.errors import Refused
 from resnet.runs import store as runs
 from resnet.runs.sharing import share, try_on
-from resnet.runs.store import RunError
 from resnet.runs.worker import load_model, work
 from tests.support.tiny import RECIPE, job, uninterrupted
 
@@ -40,7 +40,7 @@ def test_the_accuracy_on_other_data_is_that_of_a_plain_loop_and_is_kept() -> Non
 
 def test_data_that_the_net_cannot_read_are_refused() -> None:
     run = uninterrupted(RECIPE)
-    with pytest.raises(RunError, match="The net reads 3 channels and tells 3 classes apart; shapes has"):
+    with pytest.raises(Refused, match="The net reads 3 channels and tells 3 classes apart; shapes has"):
         try_on(run, load("shapes", size=8))
 
 
@@ -85,15 +85,15 @@ def test_the_weights_after_an_epoch_are_those_that_were_tested() -> None:
             with torch.no_grad():
                 logits = load_model(run, epoch).eval()(normalise(data.test_images, data.mean, data.std))
             assert logits.argmax(1).tolist() == predicted.tolist()
-    with pytest.raises(RunError, match="has no checkpoint yet"):
+    with pytest.raises(Refused, match="has no checkpoint yet"):
         load_model(run, 5)
 
 
 def test_a_run_that_goes_on_or_has_nothing_is_not_shared(tmp_path: Path) -> None:
     run = runs.create(job())
-    with pytest.raises(RunError, match=r"is stopped\. A run can be shared once it has ended or pauses"):
+    with pytest.raises(Refused, match=r"is stopped\. A run can be shared once it has ended or pauses"):
         share(run, tmp_path)
     assert work(run.path).state == "finished"
     share(run, tmp_path)
-    with pytest.raises(RunError, match=r"exists\. Remove it, or choose another folder"):
+    with pytest.raises(Refused, match=r"exists\. Remove it, or choose another folder"):
         share(run, tmp_path)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from resnet.devices import cores
+from resnet.errors import Refused
 from resnet.nets.spec import PRESETS
 from resnet.runs import store as runs
 from resnet.runs import worker
-from resnet.runs.store import Job, Run, RunError, Status
+from resnet.runs.store import Job, Run, Status
 from resnet.train.recipes import Recipe
 from tests.support.tiny import RECIPE, assert_equal_results, job, uninterrupted
 
@@ -46,7 +47,7 @@ def test_a_lost_or_damaged_checkpoint_means_training_again_and_the_same_result()
     (run.path / "checkpoint.safetensors").write_bytes(b"\x00" * 50)
     assert run.checkpoint_step() is None
     assert runs.trained(plain=False) == [reference]
-    with pytest.raises(RunError, match="has no checkpoint yet"):
+    with pytest.raises(Refused, match="has no checkpoint yet"):
         worker.load_model(run)
     assert worker.work(run.path).state == "finished"
     assert_equal_results(run, reference)
@@ -56,7 +57,7 @@ def test_a_checkpoint_of_another_net_is_told() -> None:
     run = uninterrupted(RECIPE)
     text = (run.path / "run.json").read_text()
     (run.path / "run.json").write_text(text.replace('"classes": 3', '"classes": 4'))
-    with pytest.raises(RunError, match="holds the weights of another net"):
+    with pytest.raises(Refused, match="holds the weights of another net"):
         worker.load_model(Run(run.path))
 
 
@@ -137,7 +138,7 @@ def test_a_damaged_run_is_not_listed_and_is_told_by_find(change: dict) -> None:
     values = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps(values | change))
     assert runs.all_runs() == [whole]
-    with pytest.raises(RunError, match=f"{run.id} cannot be read as a run"):
+    with pytest.raises(Refused, match=f"{run.id} cannot be read as a run"):
         runs.find(run.id)
 
 
@@ -195,7 +196,7 @@ def test_find_takes_no_path(name: str, tmp_path: Path) -> None:
     for folder in (tmp_path / "secret", tmp_path / "runs" / ".hidden", tmp_path / "runs"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "run.json").write_text(job().to_json())
-    with pytest.raises(RunError, match=r"^There is no run named .* in the runs folder\.$"):
+    with pytest.raises(Refused, match=r"^There is no run named .* in the runs folder\.$"):
         runs.find(name)
 
 
@@ -234,6 +235,6 @@ def test_the_runs_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_net_for_clips_is_refused_before_a_folder_is_made() -> None:
-    with pytest.raises(RunError, match=r"images, and this net reads clips or volumes\. Received 16 frames\. Choose"):
+    with pytest.raises(Refused, match=r"images, and this net reads clips or volumes\. Received 16 frames\. Choose"):
         runs.create(Job(PRESETS["ResNet3D-18"], "shapes", vars(Recipe())))
     assert not runs.all_runs()

@@ -17,10 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.runs import store as runs
 from resnet.runs import worker
-from resnet.runs.store import Run, RunError, Status
+from resnet.runs.store import Run, Status
 from resnet.train.loop import State
 from tests.support.tiny import (
     DEADLINE_S,
@@ -44,7 +45,7 @@ def test_killed_and_paused_in_the_middle_a_run_ends_as_if_nothing_had_happened()
     run = runs.create(job(recipe=vars(LONG)))
     runs.start(run)
     until(run.alive)
-    with pytest.raises(RunError, match="there is nothing to start"):
+    with pytest.raises(Refused, match="there is nothing to start"):
         runs.start(run)
     until(lambda: len(run.steps()) >= 45)
     child_of(run).kill()
@@ -71,7 +72,7 @@ def test_killed_and_paused_in_the_middle_a_run_ends_as_if_nothing_had_happened()
     runs.start(run)
     *_, [last] = runs.wait([run], poll_s=0.02)
     assert (last.state, last.message, last.steps, last.device) == ("finished", "", 20 * 32, "cpu"), log_of(run)
-    with pytest.raises(RunError, match="is finished; there is nothing to start"):
+    with pytest.raises(Refused, match="is finished; there is nothing to start"):
         runs.start(run)
     assert_equal_results(run, uninterrupted(LONG))
     pids = [child.pid for child in runs._children.values()]
@@ -89,7 +90,7 @@ def test_a_run_that_is_deleted_while_it_trains_is_gone_and_so_is_its_process() -
     assert child.wait(DEADLINE_S) == 0
     assert not run.path.exists()
     assert runs.all_runs() == []
-    with pytest.raises(RunError, match="There is no run"):
+    with pytest.raises(Refused, match="There is no run"):
         runs.find(run.id)
 
 
@@ -259,7 +260,7 @@ def test_a_worker_keeps_the_memory_that_a_step_frees(monkeypatch: pytest.MonkeyP
 
 def test_only_pause_and_stop_can_be_asked_for() -> None:
     run = runs.create(job())
-    with pytest.raises(RunError, match="pause or stop"):
+    with pytest.raises(Refused, match="pause or stop"):
         run.request("explode")
     for garbage in (b"", b"\xff\xfe", b"explode"):
         (run.path / "request").write_bytes(garbage)
@@ -271,11 +272,11 @@ def test_a_second_worker_on_a_run_refuses(monkeypatch: pytest.MonkeyPatch) -> No
     run = runs.create(job())
     with run.lock().acquire():
         assert run.alive()
-        with pytest.raises(RunError, match="is being trained by another process"):
+        with pytest.raises(Refused, match="is being trained by another process"):
             worker.work(run.path)
-        with pytest.raises(RunError, match="there is nothing to start"):
+        with pytest.raises(Refused, match="there is nothing to start"):
             runs.start(run)
-        with pytest.raises(RunError, match="is still busy"):
+        with pytest.raises(Refused, match="is still busy"):
             run.delete(patience_s=0.1)
     assert len(run.steps()) == 0
     assert not run.alive()
@@ -284,7 +285,7 @@ def test_a_second_worker_on_a_run_refuses(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_worker_whose_run_was_deleted_before_it_came_up_makes_no_folder() -> None:
     run = runs.create(job())
     run.delete()
-    with pytest.raises(RunError, match="There is no run in"):
+    with pytest.raises(Refused, match="There is no run in"):
         worker.work(run.path)
     assert not run.path.exists()
 

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from resnet.errors import Refused
 from resnet.files import ROOT
 from resnet.runs import store as runs
 from resnet.runs import worker
 from resnet.runs.store import Run
 from resnet.train import distributed
-from resnet.train.recipes import Recipe, RecipeError
+from resnet.train.recipes import Recipe
 from tests.support.tiny import TINY_CODE, assert_equal_results, until, write_data
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -185,7 +186,7 @@ def two_processes(folder: Path) -> None:
         found |= {"spread": value, "mean": distributed.mean_(torch.tensor(float(mine)))}
         found["agreed"] = torch.tensor(distributed.agreed(lambda: 10 + mine))
         for wrong in (lambda: distributed.check(Recipe(batch=7)), lambda: distributed.check(Recipe(compile=True))):
-            with pytest.raises(RecipeError):
+            with pytest.raises(Refused):
                 distributed.agreed(wrong)
     save_file({name: tensor.detach().contiguous() for name, tensor in found.items()}, folder / f"{mine}.safetensors")
 
@@ -235,7 +236,7 @@ def test_one_process_needs_no_others() -> None:
 
 def test_a_device_that_processes_cannot_share_is_one_sentence() -> None:
     with (
-        pytest.raises(RecipeError, match=r"Several processes train on cpu or cuda\. Received 'mps'."),
+        pytest.raises(Refused, match=r"Several processes train on cpu or cuda\. Received 'mps'."),
         distributed.joined("mps"),
     ):
         pass

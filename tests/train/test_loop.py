@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet.data.dataset import Dataset, crop, draw_crops, load, normalise
+from resnet.errors import Refused
 from resnet.nets.model import ResNet, build, memory_format, weight_layers
 from resnet.nets.spec import NetSpec, StageSpec, plain_twin
 from resnet.seeds import generator
 from resnet.train.feeds import Resident, steps_per_epoch
 from resnet.train.loop import DivergedError, EpochRecord, State, StepRecord, evaluate, fit
-from resnet.train.recipes import RECIPES, Recipe, RecipeError
+from resnet.train.recipes import RECIPES, Recipe
 from tests.support.tiny import TINY, same
 
 RECIPE = Recipe(epochs=2, batch=8, seed=3, precision="fp32")
@@ -423,7 +424,7 @@ WRONG: dict[str, tuple] = {
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
 def test_a_recipe_out_of_range_is_refused_by_name(field: str, value: object) -> None:
-    with pytest.raises(RecipeError, match=rf"^{field} must be .*\. Received .*\.$"):
+    with pytest.raises(Refused, match=rf"^{field} must be .*\. Received .*\.$"):
         Recipe(**{field: value})  # type: ignore[arg-type]
 
 

@@ -17,13 +17,14 @@ from torchvision.transforms.v2 import functional as V
 from pages.ui import cached
 from resnet.__main__ import main
 from resnet.data import readers as datafiles
-from resnet.data.dataset import DataError, load
+from resnet.data.dataset import load
+from resnet.errors import Refused
 from resnet.files import ROOT
 from resnet.runs import store as runs
 from resnet.runs import worker
 from resnet.runs.store import Job, Run
 from resnet.train import streaming
-from resnet.train.recipes import Recipe, RecipeError
+from resnet.train.recipes import Recipe
 from resnet.train.streaming import TEST, Folder, Pictures, Streaming, open_folder
 from tests.support.tiny import TINY
 
@@ -184,7 +185,7 @@ def test_crops_and_flips_differ_between_epochs_and_can_be_switched_off() -> None
 
 def test_memory_holds_a_few_batches_not_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datafiles, "memory_limit", lambda: 10 * 3 * SIZE * SIZE)
-    with pytest.raises(DataError, match="33 pictures at 16 x 16 pixels take"):
+    with pytest.raises(Refused, match="33 pictures at 16 x 16 pixels take"):
         load("zoo", SIZE)
     opened: list[int] = []
     original = datafiles.open_photo
@@ -210,41 +211,41 @@ def test_a_damaged_picture_is_named(folder: Path) -> None:
     found = open_folder("zoo", SIZE)
     (folder / "val" / "owl" / "1.png").unlink()
     for workers in (0, 1):
-        with pytest.raises(DataError, match=r"^train/dog/2.jpg: This picture is damaged or cut off") as caught:
+        with pytest.raises(Refused, match=r"^train/dog/2.jpg: This picture is damaged or cut off") as caught:
             steps(feed_of(found, workers), 0, 6)
         assert "Traceback" not in str(caught.value)
-        with pytest.raises(DataError, match=r"^val/owl/1.png cannot be read \(No such file or directory\)"):
+        with pytest.raises(Refused, match=r"^val/owl/1.png cannot be read \(No such file or directory\)"):
             list(feed_of(found, workers).tests())
 
 
 def test_a_file_that_is_too_large_is_named_before_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datafiles, "MAX_FILE", 10)
-    with pytest.raises(DataError, match="This file has more than"):
+    with pytest.raises(Refused, match="This file has more than"):
         steps(feed_of(open_folder("zoo", SIZE)), 0, 1)
 
 
 def test_folders_that_cannot_be_streamed_are_one_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Pictures are 8 to 1,024 pixels"):
+    with pytest.raises(Refused, match="Pictures are 8 to 1,024 pixels"):
         open_folder("zoo", 4)
-    with pytest.raises(DataError, match="There is no data set"):
+    with pytest.raises(Refused, match="There is no data set"):
         open_folder(str(folder), SIZE, only_offered=True)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(Refused, match="cannot be read"):
         open_folder("nowhere", SIZE)
-    with pytest.raises(DataError, match="can be streamed once it has train/ and val/"):
+    with pytest.raises(Refused, match="can be streamed once it has train/ and val/"):
         open_folder(str(folder / "train"), SIZE)
     (tmp_path / "empty" / "train").mkdir(parents=True)
     (tmp_path / "empty" / "val").mkdir()
-    with pytest.raises(DataError, match="train must hold PNG, JPEG or WebP pictures in folders of two or more"):
+    with pytest.raises(Refused, match="train must hold PNG, JPEG or WebP pictures in folders of two or more"):
         open_folder(str(tmp_path / "empty"), SIZE)
-    with pytest.raises(DataError, match="At least one training image is needed"):
+    with pytest.raises(Refused, match="At least one training image is needed"):
         open_folder(str(folder), SIZE, train=0)
     picture(folder / "val" / "emu" / "0.png", 0)
-    with pytest.raises(DataError, match="val has pictures of emu, and train has none"):
+    with pytest.raises(Refused, match="val has pictures of emu, and train has none"):
         open_folder("zoo", SIZE)
 
 
 def test_a_mean_image_of_streamed_pictures_is_refused() -> None:
-    with pytest.raises(RecipeError, match="Choose the scaling channel"):
+    with pytest.raises(Refused, match="Choose the scaling channel"):
         feed_of(open_folder("zoo", SIZE), scaling="pixel")
 
 

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_builder, list_models
 
 from resnet.costs.profiler import ProfileError, Row
-from resnet.zoo.relatives import RELATIVES, RelativeError, _chain, build_relative, profile_relative
+from resnet.errors import Refused
+from resnet.zoo.relatives import RELATIVES, _chain, build_relative, profile_relative
 
 STAGES = {"VGG": 5, "DenseNet": 4, "RegNet": 4, "EfficientNet": 7, "EfficientNetV2": 7, "ConvNeXt": 4}
 WEIGHTS = [(name, weights) for name, entry in RELATIVES.items() for weights in entry.weights]
@@ -159,14 +160,14 @@ def test_torchvision_names_the_same_paper(entry: Any) -> None:
 
 @pytest.mark.parametrize("size", [0, -3, 5000, 64.0, True])
 def test_a_wrong_size(size: Any) -> None:
-    with pytest.raises(RelativeError, match=r"whole number of pixels\. Received .*\. Choose 1 to 4096\."):
+    with pytest.raises(Refused, match=r"whole number of pixels\. Received .*\. Choose 1 to 4096\."):
         profile_relative("VGG-11", size)
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(RelativeError, match=r"Received 'ResNet-50'\. Choose VGG-11, "):
+    with pytest.raises(Refused, match=r"Received 'ResNet-50'\. Choose VGG-11, "):
         profile_relative("ResNet-50")
-    with pytest.raises(RelativeError):
+    with pytest.raises(Refused):
         build_relative("")
 
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model, list_models
 
+from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, cifar
 from resnet.zoo import weights
-from resnet.zoo.weights import TORCHVISION, WeightsError, fit, offered, read
+from resnet.zoo.weights import TORCHVISION, fit, offered, read
 
 TINY = NetSpec((StageSpec(1, 4), StageSpec(1, 8, 2)), shortcut="A", stem="3x3", stem_width=4, classes=3, image_size=8)
 
@@ -216,13 +217,13 @@ def test_unexpected_entries_and_missing_counters_do_no_harm() -> None:
 def test_ambiguous_names() -> None:
     model = build(TINY)
     tensors = random_tensors(model)
-    with pytest.raises(WeightsError, match=r"Received fc\.bias under two names"):
+    with pytest.raises(Refused, match=r"Received fc\.bias under two names"):
         fit(model, tensors | {"linear.bias": torch.zeros(3)})
     assert not same(model, tensors)
 
 
 def test_a_net_without_memory() -> None:
-    with pytest.raises(WeightsError, match="meta device"):
+    with pytest.raises(Refused, match="meta device"):
         fit(build(TINY, device="meta"), {})
 
 
@@ -254,9 +255,7 @@ def test_code_in_a_file_does_not_run(how: str, tmp_path: Path) -> None:
     (tmp_path / "made").rmdir()
     content = {"state_dict": {"fc.weight": evil}} if how == "nested" else evil
     data = pickle.dumps(evil, 2) if how == "plain pickle" else saved(content, zipped=how != "old")
-    with pytest.raises(
-        WeightsError, match=r"Choose a safetensors file, or a state_dict written by torch\.save\.$"
-    ) as e:
+    with pytest.raises(Refused, match=r"Choose a safetensors file, or a state_dict written by torch\.save\.$") as e:
         read(data)
     assert how == "plain pickle" or "code in it (posix.mkdir), which was not run" in str(e.value)
     assert not (tmp_path / "made").exists()
@@ -266,14 +265,14 @@ def test_code_in_a_file_does_not_run(how: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", [0.0, 0.02, 0.3, 0.6, 0.9, 0.99])
 def test_truncated_files(zipped: bool, left: float) -> None:
     data = saved(random_tensors(build(TINY)), zipped)
-    with pytest.raises(WeightsError, match="no whole file of weights"):
+    with pytest.raises(Refused, match="no whole file of weights"):
         read(data[: int(len(data) * left)])
 
 
 @pytest.mark.parametrize("left", [0.01, 0.5, 0.99])
 def test_truncated_safetensors(left: float) -> None:
     data = safetensors.torch.save(random_tensors(build(TINY)))
-    with pytest.raises(WeightsError, match="no whole file of weights"):
+    with pytest.raises(Refused, match="no whole file of weights"):
         read(data[: int(len(data) * left)])
 
 
@@ -297,21 +296,21 @@ WRONG: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_other_files(what: str) -> None:
     data, message = WRONG[what]
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises(Refused, match=message):
         read(data)
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="There must be a file"):
+    with pytest.raises(Refused, match="There must be a file"):
         read(tmp_path / "none.pth")
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(Refused, match="cannot be read"):
         read(tmp_path)
 
 
 def test_huge_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "MAX_BYTES", 2**20)
-    with pytest.raises(WeightsError, match=r"at most .* GiB, unpacked too\. Received 0\.00391 GiB"):
+    with pytest.raises(Refused, match=r"at most .* GiB, unpacked too\. Received 0\.00391 GiB"):
         read(deflated(2**22))
-    with pytest.raises(WeightsError, match="at most"):
+    with pytest.raises(Refused, match="at most"):
         read(bytes(2**20 + 1))
     assert list(read(saved({"fc.weight": torch.zeros(2)}))) == ["fc.weight"]

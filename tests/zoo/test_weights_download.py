@@ -12,18 +12,10 @@ import torch
 from torch import nn
 from torchvision.models import Weights, WeightsEnum
 
+from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.zoo import weights
-from resnet.zoo.weights import (
-    TORCHVISION,
-    WeightsError,
-    checkpoint,
-    download,
-    downloaded,
-    fit,
-    load_torchvision,
-    offered,
-)
+from resnet.zoo.weights import TORCHVISION, checkpoint, download, downloaded, fit, load_torchvision, offered
 from tests.support.server import Server
 from tests.support.tiny import TINY, same
 
@@ -77,18 +69,16 @@ def test_download(hub: Path, server: Server, capfd: pytest.CaptureFixture[str]) 
 
 
 def test_download_with_a_wrong_checksum(hub: Path, server: Server) -> None:
-    with pytest.raises(
-        WeightsError, match=r"checksum of these [\d,]+ bytes is not that of tiny-01234567\.pth.*Try again"
-    ):
+    with pytest.raises(Refused, match=r"checksum of these [\d,]+ bytes is not that of tiny-01234567\.pth.*Try again"):
         list(download(entry(server, "01234567")))
     assert files(hub) == []
-    with pytest.raises(WeightsError, match="Choose download first"):
+    with pytest.raises(Refused, match="Choose download first"):
         load_torchvision(entry(server, "01234567"))
 
 
 def test_download_cut_by_the_server_then_again(hub: Path, server: Server) -> None:
     server.cut = True
-    with pytest.raises(WeightsError, match=r"broke off at [\d,]+ of [\d,]+ bytes|cannot be reached"):
+    with pytest.raises(Refused, match=r"broke off at [\d,]+ of [\d,]+ bytes|cannot be reached"):
         list(download(entry(server)))
     assert files(hub) == []
     server.cut = False
@@ -100,7 +90,7 @@ def test_a_damaged_file_is_fetched_again(hub: Path, server: Server) -> None:
     tiny = entry(server)
     hub.mkdir(parents=True)
     checkpoint(tiny).write_bytes(server.body[:-1] + b"?")
-    with pytest.raises(WeightsError, match="no whole"):
+    with pytest.raises(Refused, match="no whole"):
         load_torchvision(tiny)
     assert list(download(tiny))
     assert checkpoint(tiny).read_bytes() == server.body
@@ -116,7 +106,7 @@ def test_a_closed_download_leaves_nothing(hub: Path, server: Server) -> None:
 
 def test_the_server_refuses(hub: Path, server: Server) -> None:
     server.status = 404
-    with pytest.raises(WeightsError, match=r"answered 404 Not Found for tiny-\w+\.pth\. Try again, or put tiny-"):
+    with pytest.raises(Refused, match=r"answered 404 Not Found for tiny-\w+\.pth\. Try again, or put tiny-"):
         list(download(entry(server)))
     assert files(hub) == []
 
@@ -125,33 +115,31 @@ def test_offline(hub: Path, server: Server) -> None:
     tiny = entry(server)
     server.shutdown()
     server.server_close()
-    with pytest.raises(
-        WeightsError, match=r"cannot be reached \(.*\): is there a network\? Try again.*random weights\.$"
-    ):
+    with pytest.raises(Refused, match=r"cannot be reached \(.*\): is there a network\? Try again.*random weights\.$"):
         list(download(tiny))
 
 
 def test_no_place_to_save(hub: Path, server: Server) -> None:
     hub.parent.mkdir()
     hub.write_text("a file where the folder should be")
-    with pytest.raises(WeightsError, match=r"cannot be saved in .*checkpoints"):
+    with pytest.raises(Refused, match=r"cannot be saved in .*checkpoints"):
         list(download(entry(server)))
 
 
 @pytest.mark.parametrize("name", ["../../evil", "..%2Fevil", "a b", "tiny/../evil"])
 def test_a_name_stays_in_its_folder(name: str, hub: Path, server: Server) -> None:
     tiny = entry(server, name=name)
-    with contextlib.suppress(WeightsError):
+    with contextlib.suppress(Refused):
         list(download(tiny))
     assert all(path.parent == hub for path in hub.parent.parent.rglob("*.pth"))
-    with contextlib.suppress(WeightsError):
+    with contextlib.suppress(Refused):
         assert checkpoint(tiny).parent == hub
 
 
 @pytest.mark.parametrize("url", ["https://x.org/net.pth", "https://x.org/net-12345678.tar", "https://x.org/-", ""])
 def test_a_url_without_a_checksum(url: str, hub: Path) -> None:
     made: Any = WeightsEnum("Bad_Weights", {"V1": Weights(url=url, transforms=nn.Identity, meta={})})
-    with pytest.raises(WeightsError, match="name ends in its checksum"):
+    with pytest.raises(Refused, match="name ends in its checksum"):
         list(download(made.V1))
 
 
