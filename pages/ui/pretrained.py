@@ -10,7 +10,7 @@ from resnet.errors import Refused
 from resnet.nets.model import ResNet, build
 from resnet.nets.spec import PRESETS, NetSpec
 from resnet.runs import store as runs
-from resnet.runs.worker import load_model
+from resnet.runs.weights import load_model
 from resnet.zoo.weights import download, downloaded, fit, load_torchvision, offered, read
 
 UNTRAINED, FILE = "untrained, seed 0", "a file of mine"

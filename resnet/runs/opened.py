@@ -15,7 +15,7 @@ from resnet.errors import Refused
 from resnet.nets.model import ResNet
 from resnet.runs.prepare import load_data
 from resnet.runs.store import Run
-from resnet.runs.worker import load_model
+from resnet.runs.weights import load_model
 
 
 @dataclass(frozen=True, eq=False)

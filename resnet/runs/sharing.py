@@ -16,7 +16,7 @@ from resnet.files import replace_file
 from resnet.nets.model import memory_format
 from resnet.runs.prepare import check_net
 from resnet.runs.store import ACTIVE, Run
-from resnet.runs.worker import load_model
+from resnet.runs.weights import load_model
 from resnet.train.feeds import Resident
 from resnet.train.loop import State, evaluate
 from resnet.train.recipes import Recipe

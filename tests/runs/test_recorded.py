@@ -13,7 +13,7 @@ from resnet.files import ROOT
 from resnet.nets.model import memory_format
 from resnet.runs import store as runs
 from resnet.runs.store import Run
-from resnet.runs.worker import load_model
+from resnet.runs.weights import load_model
 from resnet.train.feeds import Resident
 from resnet.train.loop import State, evaluate
 from resnet.train.recipes import Recipe

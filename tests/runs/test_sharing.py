@@ -12,7 +12,8 @@ from resnet.data.dataset import load, normalise
 from resnet.errors import Refused
 from resnet.runs import store as runs
 from resnet.runs.sharing import share, try_on
-from resnet.runs.worker import load_model, work
+from resnet.runs.weights import load_model
+from resnet.runs.worker import work
 from tests.support.tiny import RECIPE, job, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back")

@@ -14,6 +14,7 @@ from resnet.nets.spec import PRESETS
 from resnet.runs import store as runs
 from resnet.runs import worker
 from resnet.runs.store import Job, Run, Status
+from resnet.runs.weights import load_model
 from resnet.train.recipes import Recipe
 from tests.support.tiny import RECIPE, assert_equal_results, job, uninterrupted
 
@@ -48,7 +49,7 @@ def test_a_lost_or_damaged_checkpoint_means_training_again_and_the_same_result()
     assert run.checkpoint_step() is None
     assert runs.trained(plain=False) == [reference]
     with pytest.raises(Refused, match="has no checkpoint yet"):
-        worker.load_model(run)
+        load_model(run)
     assert worker.work(run.path).state == "finished"
     assert_equal_results(run, reference)
 
@@ -58,7 +59,7 @@ def test_a_checkpoint_of_another_net_is_told() -> None:
     text = (run.path / "run.json").read_text()
     (run.path / "run.json").write_text(text.replace('"classes": 3', '"classes": 4'))
     with pytest.raises(Refused, match="holds the weights of another net"):
-        worker.load_model(Run(run.path))
+        load_model(Run(run.path))
 
 
 @pytest.mark.parametrize("lost", ["a hole", "zeros", "the end", "a test", "predictions"])
@@ -170,7 +171,7 @@ def test_a_finished_run_can_be_read_where_nothing_may_be_written() -> None:
     assert found.status().state == "finished"
     assert (len(found.steps()), found.alive()) == (16, False)
     assert found.to_csv()
-    worker.load_model(found)
+    load_model(found)
     assert sorted(path.name for path in run.path.iterdir()) == before
 
 

@@ -22,6 +22,7 @@ from resnet.nets.model import build
 from resnet.runs import store as runs
 from resnet.runs import worker
 from resnet.runs.store import Run, Status
+from resnet.runs.weights import load_model, save_checkpoint
 from resnet.train.loop import State
 from tests.support.tiny import (
     DEADLINE_S,
@@ -120,7 +121,7 @@ def test_a_finished_run_has_all_records_and_weights() -> None:
     assert run.layers == ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "layer2.0.conv2", "fc"]
     assert run.steps()["norms"].shape == (16, 6)
     assert (run.steps()["norms"] > 0).all()
-    weights = worker.load_model(run).state_dict()
+    weights = load_model(run).state_dict()
     saved = load_file(run.path / "checkpoint.safetensors")
     assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in weights.items())
     table = run.to_csv().splitlines()
@@ -367,7 +368,7 @@ def test_weights_that_are_not_finite_are_never_saved() -> None:
     state = State(build(TINY), RECIPE)
     torch.nn.init.constant_(state.model.fc.bias, torch.inf)  # type: ignore[arg-type, union-attr]
     with pytest.raises(ArithmeticError, match="no longer finite at step 0"):
-        worker.save_checkpoint(run, state)
+        save_checkpoint(run, state)
     assert run.checkpoint_step() == 16
 
 

@@ -21,7 +21,7 @@ from resnet.data.dataset import load
 from resnet.errors import Refused
 from resnet.files import ROOT
 from resnet.runs import store as runs
-from resnet.runs import worker
+from resnet.runs import worker, writer
 from resnet.runs.store import Job, Run
 from resnet.train import streaming
 from resnet.train.recipes import Recipe
@@ -275,14 +275,14 @@ def test_a_streaming_run_stopped_in_an_epoch_ends_as_one_that_never_was(monkeypa
     assert np.array_equal(of_class, labels)
 
     run = runs.create(job())
-    append = worker._append_steps
+    append = writer._append_steps
 
     def pausing(run: Run, kind: np.dtype, steps: list) -> None:
         append(run, kind, steps)
         if steps and steps[-1].step == 8:  # the second of the second epoch
             run.request("pause")
 
-    monkeypatch.setattr(worker, "_append_steps", pausing)
+    monkeypatch.setattr(writer, "_append_steps", pausing)
     assert worker.work(run.path).state == "paused"
     assert run.checkpoint_step() == 8
     (run.path / "request").unlink()
