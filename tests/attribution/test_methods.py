@@ -229,7 +229,7 @@ def test_a_new_method_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "method": (lambda: explain("lime", net(), photos(), 0), r"Received 'lime'\. Choose grad-cam or saliency"),
+    "method": (lambda: explain("lime", net(), photos(), 0), r"Received 'lime'\. Choose grad-cam, saliency"),
     "no layer": (lambda: explain("grad-cam", net(), photos(), 0), r"Received None\. Choose conv1, bn1, .*layer3"),
     "empty layer": (lambda: explain("grad-cam", net(), photos(), 0, ""), r"Received ''\. Choose conv1"),
     "layer": (lambda: explain("grad-cam", net(), photos(), 0, "layer9"), r"Received 'layer9'\. Choose conv1"),

@@ -125,7 +125,7 @@ st.markdown = said.append
 st.spinner = lambda text: sys.exit(7 if said and "torch" not in sys.modules else 1)
 runpy.run_path("pages/start/home.py")
 """
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert result.returncode == 7, result.stderr
 
 

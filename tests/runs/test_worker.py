@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.runs import store as runs
-from resnet.runs import worker
+from resnet.runs import worker, writer
 from resnet.runs.store import Run, Status
 from resnet.runs.weights import load_model, save_checkpoint
 from resnet.train.loop import State
@@ -143,7 +143,7 @@ def test_a_kill_at_any_replaced_file_loses_and_doubles_nothing(
 ) -> None:
     """Dies before each os.replace (or after half of each .part) in turn, and is resumed after each."""
     reference = uninterrupted(RECIPE)
-    monkeypatch.setattr(worker, "CHECKPOINT_EVERY_S", every_s)
+    monkeypatch.setattr(writer, "CHECKPOINT_EVERY_S", every_s)
     run, kills, left = runs.create(job()), 0, 0
     replace, write = os.replace, Path.write_bytes
 
@@ -346,7 +346,7 @@ def test_a_full_disk_fails_with_a_sentence_and_the_run_can_go_on(monkeypatch: py
 
 
 def test_divergence_leaves_the_last_good_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "CHECKPOINT_EVERY_S", -1)
+    monkeypatch.setattr(writer, "CHECKPOINT_EVERY_S", -1)
     run = runs.create(job())
     loss = torch.nn.functional.cross_entropy
     calls = 0

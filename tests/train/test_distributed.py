@@ -195,7 +195,7 @@ def two_processes(folder: Path) -> None:
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, torch.Tensor]]:
     """What the two processes found."""
     folder = tmp_path_factory.mktemp("both")
-    program = [*TORCHRUN, "-m", "tests.test_distributed", str(folder)]
+    program = [*TORCHRUN, "-m", "tests.train.test_distributed", str(folder)]
     ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
     assert ended.returncode == 0, ended.stderr
     return [load_file(folder / f"{number}.safetensors") for number in (0, 1)]

@@ -10,6 +10,7 @@ from torchvision.models import get_model_builder, get_model_weights
 from torchvision.models.segmentation.deeplabv3 import ASPPConv
 
 from resnet.costs.profiler import Profile, profile
+from resnet.errors import Refused
 from resnet.nets.spec import PRESETS, NetSpec, SpecError, StageSpec
 from resnet.zoo.systems import SYSTEMS, DeepLabV3Plus, build_system, profile_system
 
@@ -244,7 +245,7 @@ def test_numbers_out_of_range(field: str, value: Any) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(SpecError, match=r"Received 'YOLO'\. Choose Faster R-CNN"):
+    with pytest.raises(Refused, match=r"Received 'YOLO'\. Choose Faster R-CNN"):
         profile_system("YOLO")
     with pytest.raises(SpecError, match="Choose 8 or 16"):
         DeepLabV3Plus(TINY, 32)
