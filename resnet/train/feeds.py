@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from resnet.data.dataset import Dataset, crop, draw_crops, normalise
-from resnet.seeds import generator
+from resnet.seeds import Stream, generator
 from resnet.train import distributed
 from resnet.train.recipes import Recipe
 
@@ -70,7 +70,7 @@ class Resident:
 
     def inputs(self, first: int, last: int) -> Iterator[tuple[tuple[Tensor, ...], int]]:
         epoch, batch = first // self.per_epoch, self.recipe.batch
-        order = torch.randperm(len(self.images), generator=generator(self.recipe.seed, 0, epoch))
+        order = torch.randperm(len(self.images), generator=generator(self.recipe.seed, Stream.ORDER, epoch))
         for begin in range(first, last, PLANNED):
             rows = []
             for step in range(begin, min(last, begin + PLANNED)):
@@ -84,7 +84,7 @@ class Resident:
         """int64 (4, N): the image, and its crop's top, left and flip."""
         if not self.recipe.augment:
             return chosen[None].contiguous()
-        return torch.cat([chosen[None], draw_crops(len(chosen), generator(self.recipe.seed, 1, step))])
+        return torch.cat([chosen[None], draw_crops(len(chosen), generator(self.recipe.seed, Stream.CROPS, step))])
 
     def prepare(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         (row,) = inputs

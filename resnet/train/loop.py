@@ -21,7 +21,7 @@ from resnet.devices import autocast
 from resnet.errors import Refused
 from resnet.nets.layers import StochasticDepth
 from resnet.nets.model import memory_format, weight_layers
-from resnet.seeds import seed_of
+from resnet.seeds import Stream, seed_of
 from resnet.train import distributed
 from resnet.train.feeds import Feed
 from resnet.train.narrow import quicken
@@ -160,7 +160,9 @@ class Step:
         self.keep.fill_(min(self.recipe.ema, (1 + step) / (10 + step)))  # the first weights are soon forgotten
         self.done += 1
         if self.capture is None or self.done <= WARM_STEPS:
-            drawing = _drawing(self.recipe.seed, 2, step, distributed.rank()) if self.drops else nullcontext()
+            drawing = (
+                _drawing(self.recipe.seed, Stream.DROPS, step, distributed.rank()) if self.drops else nullcontext()
+            )
             with drawing, _aside() if self.capture is _cuda_graph else nullcontext():
                 return self._proven(inputs) if self.unproven else self.run(inputs)
         if self.replay is None:

@@ -17,7 +17,7 @@ from resnet.data.dataset import Dataset, check_offered, normalise, path_of
 from resnet.data.readers import check_size, class_folders, open_picture, picture_files
 from resnet.devices import cores
 from resnet.errors import Refused
-from resnet.seeds import generator, seed_of
+from resnet.seeds import Stream, generator, seed_of
 from resnet.train import distributed
 from resnet.train.feeds import TEST_BATCH, moments, steps_per_epoch
 from resnet.train.recipes import Recipe
@@ -145,7 +145,7 @@ class Pictures(Indexed[Tensor | str]):
         if epoch == TEST:
             return self.centred(photo)
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed_of(self.seed, 3, epoch, index))
+            torch.random.default_generator.manual_seed(seed_of(self.seed, Stream.PICTURES, epoch, index))
             return self.drawn(photo)
 
 
@@ -210,7 +210,7 @@ class Streaming:
 
     def inputs(self, first: int, last: int) -> Iterator[tuple[tuple[Tensor, ...], int]]:
         epoch, batch, labels = first // self.per_epoch, self.recipe.batch, self.folder.train_labels
-        order = torch.randperm(len(labels), generator=generator(self.recipe.seed, 0, epoch))
+        order = torch.randperm(len(labels), generator=generator(self.recipe.seed, Stream.ORDER, epoch))
         begins = [step % self.per_epoch * batch for step in range(first, last)]
         mine = (order[begin:][:batch][self.mine] for begin in begins)
         self.plan.batches = ([(epoch, index) for index in part.tolist()] for part in mine)
