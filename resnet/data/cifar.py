@@ -67,7 +67,7 @@ def download(folder: Path) -> Generator[tuple[int, int], None, None]:
         seen, since = (now, time.monotonic()) if now > seen else (seen, since)
         if seen < TOTAL and time.monotonic() - since > STALL:
             lock.release(force=True)  # nothing happens where another process holds it
-            raise Refused(f"The download stands still at {seen / 1e6:.0f} MB since {STALL:.0f} s. {_advice(folder)}")
+            raise Refused(f"The download has been stuck at {seen / 1e6:.0f} MB for {STALL:.0f} s. {_advice(folder)}")
         yield min(seen, TOTAL), TOTAL
         fetch.join(TICK) if fetch is not None else time.sleep(TICK)
     if fetch is not None:
@@ -179,5 +179,5 @@ def _explained(error: Exception, folder: Path) -> Refused:
     elif isinstance(error, OSError):
         what = f"CIFAR-10 cannot be saved in {folder} ({error.strerror or error})."
     else:
-        what = f"CIFAR-10's archive is not what it should be ({type(error).__name__}: {error})."
+        what = f"CIFAR-10's archive has unexpected contents ({type(error).__name__}: {error})."
     return Refused(f"{what} {_advice(folder)}")

@@ -47,14 +47,14 @@ def open_photo(raw: bytes, at_least: int = 2048) -> Image.Image:
     try:
         image = _reader(raw)(BytesIO(raw))
         _check_size(*image.size)
-        image.draft(None, (at_least, at_least))  # only JPEG heeds it
+        image.draft(None, (at_least, at_least))  # only JPEG obeys it
         image.load()
         return _flatten(_upright(image))
     except Refused:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own check inside the WebP reader
         pixels = max(map(int, re.findall(r"\d+", str(error))), default=MAX_PIXELS)
-        raise Refused(_too_large(f"{pixels / 1e6:,.0f} megapixels")) from None
+        raise _too_large(f"{pixels / 1e6:,.0f} megapixels") from None
     except MemoryError:
         raise Refused("This picture does not fit into memory. Make it smaller.") from None
     except (*_DAMAGED, zlib.error) as error:
@@ -63,7 +63,7 @@ def open_photo(raw: bytes, at_least: int = 2048) -> Image.Image:
 
 def _reader(raw: bytes) -> type[ImageFile]:
     if not raw:
-        raise Refused("This file is empty (0 bytes). Choose a PNG, JPEG or WebP picture.")
+        raise Refused("This file is empty (0 bytes).", choices="a PNG, JPEG or WebP picture")
     for magic, reader in READERS.items():
         if raw.startswith(magic):
             return reader
@@ -72,13 +72,14 @@ def _reader(raw: bytes) -> type[ImageFile]:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise Refused(_too_large(f"{width:,} x {height:,} pixels"))
+        raise _too_large(f"{width:,} x {height:,} pixels")
     if min(width, height) < MIN_SIDE:
-        raise Refused(f"This picture has {width} x {height} pixels. Choose one of at least {MIN_SIDE} x {MIN_SIDE}.")
+        rule = f"A picture must have at least {MIN_SIDE} x {MIN_SIDE} pixels."
+        raise Refused(rule, f"{width} x {height}", "a larger one")
 
 
-def _too_large(received: str) -> str:
-    return f"This picture has {received}, and the limit is {MAX_PIXELS // 1_000_000} megapixels. Make it smaller."
+def _too_large(received: str) -> Refused:
+    return Refused(f"A picture may have up to {MAX_PIXELS // 1_000_000} megapixels.", received, "a smaller one")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -101,9 +102,9 @@ def _flatten(image: Image.Image) -> Image.Image:
 def photo_batch(image: Image.Image, size: int, channels: int = 3) -> Tensor:
     """The centred square, resized with antialiasing: uint8 (1, channels, size, size), channels 3 (RGB) or 1 (grey)."""
     if channels not in (1, 3):
-        raise Refused(f"A photo has 3 channels (RGB) or 1 (grey), and this net takes {channels}. Choose another net.")
+        raise Refused("A net for photos takes 3 channels (RGB) or 1 (grey).", channels, "another net")
     if not 1 <= size <= 4096:
-        raise Refused(f"A photo can be resized to 1 to 4,096 pixels, not to {size}.")
+        raise Refused("A photo can be resized to 1 to 4,096 pixels.", size)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side)).convert("RGB" if channels == 3 else "L")

@@ -40,14 +40,18 @@ def check_memory(count: int, channels: int, size: int) -> None:
     """Refused where `count` pictures of `size` pixels would not fit."""
     needed, limit = count * channels * size * size, memory_limit()
     if needed > limit:
-        what = f"{count:,} pictures at {size} x {size} pixels take {needed / 2**30:.1f} GiB"
-        raise Refused(f"{what}, and the limit is {limit / 2**30:.1f} GiB here. Use fewer pictures or a smaller size.")
+        received = f"{count:,} pictures at {size} x {size} pixels ({needed / 2**30:.1f} GiB)"
+        raise Refused(_memory_rule(limit), received, "fewer pictures or a smaller size")
+
+
+def _memory_rule(limit: int) -> str:
+    return f"Pictures may take {limit / 2**30:.1f} GiB of this machine's memory."
 
 
 def check_size(size: int) -> None:
     """Refused where no net takes pictures of `size` pixels."""
     if not MIN_SIZE <= size <= MAX_SIZE:
-        raise Refused(f"Pictures are {MIN_SIZE} to {MAX_SIZE:,} pixels wide and high, not {size}. Choose another size.")
+        raise Refused(f"Pictures must be {MIN_SIZE} to {MAX_SIZE:,} pixels wide and high.", size, "another size")
 
 
 @dataclass(frozen=True)
@@ -110,19 +114,20 @@ def _check_headers(headers: dict[str, Header]) -> None:
         _check_kind(key, header)
         if header.bytes != header.room:
             raise Refused(f"{key} should be {header}, but the file has {header.room:,} bytes for it. Write it again.")
-    if sum(header.bytes for header in headers.values()) > memory_limit():
-        raise Refused(f"Its arrays take more than the limit of {memory_limit() / 2**30:.1f} GiB. Use fewer pictures.")
+    needed, limit = sum(header.bytes for header in headers.values()), memory_limit()
+    if needed > limit:
+        raise Refused(_memory_rule(limit), f"{needed / 2**30:.1f} GiB", "fewer pictures")
     for part in ("train", "test"):
         images, labels = headers[f"{part}_images"].shape, headers[f"{part}_labels"].shape
         _check_images(f"{part}_images", images)
         if labels not in ((images[0],), (images[0], 1)):
-            raise Refused(f"{part}_labels must be one number for each of the {images[0]} images, not {labels}.")
+            raise Refused(f"{part}_labels must be one number for each of the {images[0]} images.", f"shape {labels}")
         masks = headers.get(f"{part}_masks")
         if masks is not None and masks.shape not in (images[:3], (*images[:3], 1)):
-            raise Refused(f"{part}_masks must have the shape {images[:3]} of the images, not {masks.shape}.")
+            raise Refused(f"{part}_masks must have the shape {images[:3]} of the images.", masks.shape)
     train, test = headers["train_images"].shape, headers["test_images"].shape
     if train[1:] != test[1:]:
-        raise Refused(f"Training and test images must have one shape, not {train[1:]} and {test[1:]}.")
+        raise Refused("Training and test images must have the same shape.", f"{train[1:]} and {test[1:]}")
 
 
 def _check_kind(key: str, header: Header) -> None:
@@ -131,16 +136,17 @@ def _check_kind(key: str, header: Header) -> None:
     )
     wrong_width = wanted != "integers" and header.dtype.kind in "u" and header.dtype.itemsize != 1
     if header.dtype.kind not in kinds or wrong_width:
-        raise Refused(f"{key} must be {wanted}, not {header.dtype}. Convert it; objects are never read.")
+        never = "; Python objects are never read" if header.dtype.hasobject else ""
+        raise Refused(f"{key} must be {wanted}{never}.", header.dtype)
 
 
 def _check_images(key: str, shape: tuple[int, ...]) -> None:
     if len(shape) not in (3, 4) or shape[3:] not in ((), (1,), (3,)):
-        raise Refused(f"{key} must be (N, H, W), (N, H, W, 1) or (N, H, W, 3), not {shape}.")
+        raise Refused(f"{key} must be (N, H, W), (N, H, W, 1) or (N, H, W, 3).", shape)
     if shape[0] < 1:
         raise Refused(f"{key} is empty. At least one picture is needed.")
     if shape[1] != shape[2]:
-        raise Refused(f"{key} must be square, not {shape[1]} x {shape[2]}. Crop or resize the pictures.")
+        raise Refused(f"{key} must be square: crop or resize the pictures.", f"{shape[1]} x {shape[2]} pixels")
     check_size(shape[1])
 
 
@@ -170,7 +176,7 @@ def _planes(images: NDArray[np.uint8]) -> Tensor:
 def _labels(labels: NDArray[Any], key: str) -> NDArray[np.int64]:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= MAX_CLASSES:
-        raise Refused(f"{key} must count from 0, and they run from {low} to {high}.")
+        raise Refused(f"{key} must count from 0, up to {MAX_CLASSES - 1:,}.", f"{low} to {high}")
     return labels.reshape(-1).astype(np.int64)
 
 
@@ -183,7 +189,7 @@ def _class_names(names: NDArray[Any] | None, labels: dict[str, NDArray[np.int64]
     if names.ndim != 1 or highest >= len(names):
         raise Refused(f"Label {highest} is out of range for class_names of shape {names.shape}: labels count from 0.")
     if len(names) < 2:
-        raise Refused(f"A data set has at least two classes, and this one has {len(names)}.")
+        raise Refused("A data set needs at least two classes.", len(names))
     return tuple(str(name) for name in names)
 
 
@@ -196,9 +202,7 @@ def read_folder(folder: Path, size: int) -> dict[str, Any]:
         raise Refused(f"The folder {folder} cannot be read ({error.strerror or error}).") from None
     names = tuple(parts["train"])
     if len(names) < 2:
-        raise Refused(
-            f"{folder.name} must hold a folder of pictures for each of at least two classes, not {len(names)}."
-        )
+        raise Refused(f"{folder.name} must hold a folder of pictures for each of at least two classes.", len(names))
     if strange := [name for name in parts["test"] if name not in names]:
         raise Refused(
             f"{folder.name} has test pictures of classes without training pictures: {', '.join(strange[:5])}."
@@ -217,17 +221,18 @@ def read_folder(folder: Path, size: int) -> dict[str, Any]:
 def class_folders(folder: Path) -> list[Path]:
     """The visible folders directly in `folder`, by name; links that lead out of it are left out."""
     inside = (entry for entry in os.scandir(folder) if not entry.name.startswith("."))
-    return sorted(Path(entry.path) for entry in inside if entry.is_dir() and _stays(entry, folder))
+    return sorted(Path(entry.path) for entry in inside if entry.is_dir() and confined(entry, folder))
 
 
-def _stays(entry: os.DirEntry[str], root: Path) -> bool:
+def confined(entry: os.DirEntry[str], root: Path) -> bool:
+    """False for a link that leads out of `root`."""
     return not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(root.resolve())
 
 
 def picture_files(folder: Path, root: Path) -> Iterator[Path]:
     """The pictures directly in `folder`, in no order; links that lead out of `root` are left out."""
     for entry in os.scandir(folder):
-        if entry.name.lower().endswith(SUFFIXES) and entry.is_file() and _stays(entry, root):
+        if entry.name.lower().endswith(SUFFIXES) and entry.is_file() and confined(entry, root):
             yield Path(entry.path)
 
 

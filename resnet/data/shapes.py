@@ -1,4 +1,4 @@
-"""Ten kinds of drawn shapes on restless backgrounds, with the mask of each object: a data set without a download."""
+"""Ten kinds of drawn shapes on busy backgrounds, with the mask of each object: a data set without a download."""
 
 from collections.abc import Callable
 from functools import partial

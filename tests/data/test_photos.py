@@ -127,8 +127,8 @@ BAD = (
         "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG, JPEG or WebP"),
         "wav": (b"RIFF\x24\0\0\0WAVEfmt " + b"\0" * 40, "damaged"),
         "tiny": (encode(Image.new("RGB", (7, 100)), "PNG"), "7 x 100"),
-        "huge png": (png_header(30_000, 30_000), "30,000 x 30,000 pixels.*64 megapixels"),
-        "large png": (png_header(10_000, 10_000), "10,000 x 10,000 pixels.*64 megapixels"),  # where Pillow only warns
+        "huge png": (png_header(30_000, 30_000), "64 megapixels.*30,000 x 30,000 pixels"),
+        "large png": (png_header(10_000, 10_000), "64 megapixels.*10,000 x 10,000 pixels"),  # where Pillow only warns
         "huge jpeg": (jpeg_header(60_000, 60_000), "60,000 x 60,000 pixels"),
         "huge webp": (webp_header(16_000, 16_000), "256 megapixels"),
         "large webp": (webp_header(9_000, 9_000), "9,000 x 9,000 pixels"),
@@ -181,7 +181,9 @@ def test_grey_batch() -> None:
     assert batch.unique().tolist() == [76]  # 0.299 x 255
 
 
-@pytest.mark.parametrize(("size", "channels", "words"), [(32, 4, "takes 4"), (0, 3, "not to 0"), (10**6, 3, "1000000")])
+@pytest.mark.parametrize(
+    ("size", "channels", "words"), [(32, 4, "channels.*Received 4"), (0, 3, "4,096.*Received 0"), (10**6, 3, "1000000")]
+)
 def test_batch_refuses(size: int, channels: int, words: str) -> None:
     with pytest.raises(Refused, match=words):
         photo_batch(Image.new("RGB", (50, 50)), size, channels)

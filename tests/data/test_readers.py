@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnet.data import readers as datafiles
+from resnet.data import readers
 from resnet.data.dataset import load
 from resnet.errors import Refused
 from tests.support.pictures import paint, save, small
@@ -55,9 +55,9 @@ def test_npz_in_fortran_order_and_compressed(data_dir: Path) -> None:
 
 BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({"test_labels": None, "test_images": None}, "lacks test_images, test_labels.*Found train_images"),
-    "float": ({"train_images": np.zeros((12, 9, 9, 3))}, "train_images must be uint8, not float64"),
-    "16 bit": ({"train_images": np.zeros((12, 9, 9, 3), np.uint16)}, "must be uint8, not uint16"),
-    "oblong": ({"train_images": np.zeros((12, 9, 10, 3), np.uint8)}, "must be square, not 9 x 10"),
+    "float": ({"train_images": np.zeros((12, 9, 9, 3))}, "train_images must be uint8.*float64"),
+    "16 bit": ({"train_images": np.zeros((12, 9, 9, 3), np.uint16)}, "train_images must be uint8.*uint16"),
+    "oblong": ({"train_images": np.zeros((12, 9, 10, 3), np.uint8)}, "train_images must be square.*9 x 10"),
     "planes first": ({"train_images": np.zeros((12, 3, 9, 9), np.uint8)}, r"must be \(N, H, W\)"),
     "flat": ({"train_images": np.zeros((12, 243), np.uint8)}, r"must be \(N, H, W\)"),
     "empty": (
@@ -65,10 +65,10 @@ BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
         "test_images is empty",
     ),
     "tiny": ({"train_images": np.zeros((12, 4, 4, 3), np.uint8)}, "8 to 1,024 pixels"),
-    "two sizes": ({"test_images": np.zeros((6, 12, 12, 3), np.uint8)}, "one shape"),
+    "two sizes": ({"test_images": np.zeros((6, 12, 12, 3), np.uint8)}, "same shape"),
     "lengths": ({"train_labels": np.zeros(11, int)}, "each of the 12 images"),
     "many labels": ({"train_labels": np.zeros((12, 14), int)}, "one number for each"),
-    "float labels": ({"train_labels": np.zeros(12)}, "train_labels must be integers, not float64"),
+    "float labels": ({"train_labels": np.zeros(12)}, "train_labels must be integers.*float64"),
     "negative": ({"train_labels": np.arange(12) - 1}, "count from 0.*-1 to 10"),
     "enormous": ({"train_labels": np.arange(12) + 2**40}, "count from 0"),
     "beyond names": ({"class_names": np.array(["a", "b"])}, "Label 2 is out of range"),
@@ -121,7 +121,7 @@ def test_npz_is_never_unpickled(data_dir: Path, tmp_path: Path, monkeypatch: pyt
     else:
         with pytest.raises(Refused, match="objects are never read"):
             load(path)
-        monkeypatch.setattr(datafiles, "_check_headers", lambda headers: None)  # the reader refuses them too
+        monkeypatch.setattr(readers, "_check_headers", lambda headers: None)  # the reader refuses them too
         with pytest.raises(Refused, match="allow_pickle=False"):
             load(path)
     raw = pickle.dumps(bomb)
@@ -159,8 +159,8 @@ def test_a_header_that_promises_more_than_there_is(data_dir: Path) -> None:
 
 
 def test_an_npz_larger_than_memory_is_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datafiles, "memory_limit", lambda: 4000)
-    with pytest.raises(Refused, match="more than the limit"):
+    monkeypatch.setattr(readers, "memory_limit", lambda: 4000)
+    with pytest.raises(Refused, match=r"a\.npz.*GiB"):
         load(save(data_dir / "a.npz"))
 
 
@@ -201,10 +201,10 @@ def test_folder_with_split(data_dir: Path, held_out: str) -> None:
 def test_bad_folders_give_a_sentence(data_dir: Path) -> None:
     root = data_dir / "x"
     root.mkdir()
-    with pytest.raises(Refused, match="at least two classes, not 0"):
+    with pytest.raises(Refused, match=r"at least two classes.*Received 0"):
         load(str(root))
     paint(root / "a" / "1.png")
-    with pytest.raises(Refused, match="at least two classes, not 1"):
+    with pytest.raises(Refused, match=r"at least two classes.*Received 1"):
         load(str(root))
     paint(root / "b" / "1.png")
     with pytest.raises(Refused, match="no test pictures"):
@@ -224,7 +224,7 @@ def test_bad_folders_give_a_sentence(data_dir: Path) -> None:
 
 
 def test_folder_with_too_many_pictures(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datafiles, "MAX_IMAGES", 3)
+    monkeypatch.setattr(readers, "MAX_IMAGES", 3)
     for name in "abcd":
         paint(data_dir / "x" / name / "1.png")
     with pytest.raises(Refused, match="more than 3 pictures"):
