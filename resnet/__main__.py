@@ -13,6 +13,7 @@ from pathlib import Path
 from resnet.costs.conventions import CONVENTIONS, convention_of, count, ledger, unknown
 from resnet.costs.profiler import Profile, profile, shape_text
 from resnet.data.dataset import available, download_cifar10, load
+from resnet.data.folder import open_folder
 from resnet.devices import devices
 from resnet.errors import Refused
 from resnet.exports.forms import EXPORTERS, export, file_name
@@ -24,7 +25,6 @@ from resnet.runs.sharing import share, try_on
 from resnet.runs.worker import help_with, work
 from resnet.train import distributed
 from resnet.train.recipes import RECIPES, Recipe
-from resnet.train.streaming import open_folder
 
 ENDED_WELL = ("finished", "paused", "stopped")
 

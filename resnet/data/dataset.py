@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +17,6 @@ from resnet.data.readers import check_memory, check_size, read_folder, read_npz
 from resnet.errors import Refused
 from resnet.files import FOLDERS
 
-__all__ = ["DATASETS", "Dataset", "Refused", "available", "crop", "data_folder", "download_cifar10", "draw_crops"]
-__all__ += ["load", "load_offered", "normalise"]
 CHUNK = 4096  # images resized or counted at once
 PAD = 4  # pixels around an image that is cropped at random
 FOLDER_SIZE = 32  # pixels of a folder's pictures where nobody says
@@ -103,21 +101,37 @@ class Dataset:
 
     def subset(self, train: int) -> "Dataset":
         """`train` training images, the same ones each time and as balanced as the classes allow; all test images."""
-        if train < 1:
-            raise Refused(f"At least one training image is needed, not {train}. Choose a larger number.")
-        if train >= len(self.train_labels):
+        keep = balanced(self.train_labels, train)
+        if len(keep) == len(self.train_labels):
             return self
-        shuffled = torch.randperm(len(self.train_labels), generator=torch.Generator().manual_seed(0))
-        labels = self.train_labels[shuffled]
-        by_class = labels.argsort(stable=True)
-        first = torch.searchsorted(labels[by_class], labels[by_class])  # where each image's class begins
-        rank = torch.empty_like(first)
-        rank[by_class] = torch.arange(len(labels)) - first
-        keep = shuffled[rank.argsort(stable=True)[:train]].sort().values
-        masks = None if self.train_masks is None else self.train_masks[keep]
-        return dataclasses.replace(
-            self, train_images=self.train_images[keep], train_labels=self.train_labels[keep], train_masks=masks
-        )
+        images, labels, masks = self.train_images[keep], self.train_labels[keep], _rows(self.train_masks, keep)
+        return dataclasses.replace(self, train_images=images, train_labels=labels, train_masks=masks)
+
+    def sample(self, rows: Sequence[int]) -> "Dataset":
+        """The test images of these rows, beside a single training image."""
+        chosen = torch.tensor(rows)
+        images, labels, masks = self.test_images[chosen], self.test_labels[chosen], _rows(self.test_masks, chosen)
+        return dataclasses.replace(self.subset(1), test_images=images, test_labels=labels, test_masks=masks)
+
+
+def _rows(masks: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if masks is None else masks[rows]
+
+
+def balanced(labels: Tensor, count: int) -> Tensor:
+    """The rows of `count` images, in order: the same ones each time, as many of each class as the classes allow.
+
+    labels (N,) -> int64 (min(count, N),). Refused where `count` is less than 1.
+    """
+    if count < 1:
+        raise Refused("At least one training image is needed.", count, "a larger number")
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    labels = labels[shuffled]
+    by_class = labels.argsort(stable=True)
+    first = torch.searchsorted(labels[by_class], labels[by_class])  # where each image's class begins
+    rank = torch.empty_like(first)
+    rank[by_class] = torch.arange(len(labels)) - first
+    return shuffled[rank.argsort(stable=True)[:count]].sort().values
 
 
 def _resize(images: Tensor, size: int) -> Tensor:
@@ -193,7 +207,7 @@ def check_offered(name: str) -> None:
     """Refused for a name that `available` does not list."""
     offered = available()
     if name not in offered:
-        raise Refused(f"There is no data set {name!r} here. Choose {', '.join(offered)}.")
+        raise Refused(f"There is no data set {name!r} here.", choices=", ".join(offered))
 
 
 def path_of(name: str) -> Path:
@@ -210,8 +224,8 @@ def _read(name: str, size: int) -> Dataset:
             return Dataset(name, **read_npz(path))
     except (OSError, ValueError) as error:
         raise error if isinstance(error, Refused) else Refused(f"{name!r} cannot be read ({error}).") from None
-    wanted = f"Choose {', '.join(available())}, or the path of an .npz file or of a folder of class folders"
-    raise Refused(f"There is no data set {name!r}. {wanted}.")
+    others = "the path of an .npz file or of a folder of class folders"
+    raise Refused(f"There is no data set {name!r}.", choices=f"{', '.join(available())}, or {others}")
 
 
 def download_cifar10() -> Generator[tuple[int, int], None, None]:

@@ -1,21 +1,21 @@
 """What a run's form asks for, made: its device, its data, its net at the first step."""
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
 
 from resnet.data.dataset import Dataset, load, load_offered
+from resnet.data.folder import open_folder
+from resnet.data.source import Source
 from resnet.devices import cores, devices
 from resnet.errors import Refused
 from resnet.nets.model import build, memory_format
 from resnet.runs.store import Job
 from resnet.train import distributed
-from resnet.train.feeds import Feed, Resident
+from resnet.train.feeds import Feed, feed_of
 from resnet.train.loop import State
 from resnet.train.precision import precision_for
 from resnet.train.recipes import Recipe
-from resnet.train.streaming import Folder, Streaming, open_folder
 
 
 def take_device(job: Job) -> str:
@@ -28,22 +28,21 @@ def take_device(job: Job) -> str:
     return device
 
 
-def prepare(job: Job, device: str, before: str) -> tuple[Dataset | Folder, Recipe, Feed, State]:
+def prepare(job: Job, device: str, before: str) -> tuple[Source, Recipe, Feed, State]:
     """What the job trains, at its first step; `before` is the precision that it began with, if it did.
 
-    Refused or Refused with a sentence.
+    Refused where that cannot be.
     """
     data, recipe = _source(job), Recipe(**job.recipe)
     check_net(job, data)
     precision = distributed.agreed(lambda: before or precision_for(job.net, recipe, device))
     recipe = dataclasses.replace(recipe, precision=precision)
     model = build(job.net, recipe.seed, device)
-    kind: Callable[..., Feed] = Streaming if isinstance(data, Folder) else Resident
-    feed = kind(data, recipe, torch.device(device), memory_format(model))
+    feed = feed_of(data, recipe, torch.device(device), memory_format(model))
     return data, recipe, feed, State(model, recipe)
 
 
-def _source(job: Job) -> Dataset | Folder:
+def _source(job: Job) -> Source:
     if job.stream:
         return open_folder(job.data, job.net.image_size, job.train_images, job.only_offered)
     return load_data(job)
@@ -57,7 +56,7 @@ def load_data(job: Job) -> Dataset:
     return read(job.data, size=job.net.image_size, train=job.train_images)
 
 
-def check_net(job: Job, data: Dataset | Folder) -> None:
+def check_net(job: Job, data: Source) -> None:
     """Refused where the job's net cannot read the data."""
     net = job.net
     if (data.channels, data.classes) != (net.in_channels, net.classes):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from resnet.data.dataset import Dataset
+from resnet.data.source import Source
 from resnet.devices import device_name
 from resnet.errors import Refused
 from resnet.files import replace_file
@@ -25,12 +25,11 @@ from resnet.train import distributed
 from resnet.train.feeds import moments
 from resnet.train.loop import EpochRecord, Progress, State, StepRecord
 from resnet.train.recipes import Recipe
-from resnet.train.streaming import Folder
 
 log = logging.getLogger(__name__)
 
 
-def check_same(run: Run, data: Dataset | Folder) -> None:
+def check_same(run: Run, data: Source) -> None:
     """Refused where the data are not those that the run began with."""
     images = len(data.train_labels)
     if not len(run.steps()):
@@ -43,7 +42,7 @@ def check_same(run: Run, data: Dataset | Folder) -> None:
         raise Refused(f"This run began with other training images of {data.name}. Start a new run.")
 
 
-def note_info(run: Run, data: Dataset | Folder, layers: list[str], recipe: Recipe, device: str) -> None:
+def note_info(run: Run, data: Source, layers: list[str], recipe: Recipe, device: str) -> None:
     mean, std = moments(data, recipe)
     info = {
         "layers": layers,
@@ -60,19 +59,12 @@ def note_info(run: Run, data: Dataset | Folder, layers: list[str], recipe: Recip
     }
     replace_file(run.path / "info.json", json.dumps(info))
     if not (run.path / "test.npz").exists():
-        samples = _some_tests(data).resized(min(SAMPLE_SIZE, data.size))
+        rows = sample_rows(len(data.test_labels)).tolist()
+        samples = data.sample(rows).resized(min(SAMPLE_SIZE, data.size))
         packed = io.BytesIO()
         labels = data.test_labels.numpy().astype(np.int32)
         np.savez_compressed(packed, labels=labels, images=samples.test_images.permute(0, 2, 3, 1).numpy())
         replace_file(run.path / "test.npz", packed.getvalue())
-
-
-def _some_tests(data: Dataset | Folder) -> Dataset:
-    """The same with the test images of `sample_rows` only."""
-    rows = sample_rows(len(data.test_labels))
-    if isinstance(data, Folder):
-        return data.sample(rows.tolist())
-    return dataclasses.replace(data, train_images=data.train_images[:1], test_images=data.test_images[rows])
 
 
 def record(

@@ -1,23 +1,30 @@
 """The batches of a training, each a function of (seed, step): what a step reads and how it becomes images."""
 
+import signal
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from resnet.data.dataset import Dataset, crop, draw_crops, normalise
+from resnet.data.folder import TEST, Folder, Key, Pictures, checked, stacked
+from resnet.data.source import Source
+from resnet.devices import cores
 from resnet.seeds import Stream, generator
 from resnet.train import distributed
 from resnet.train.recipes import Recipe
 
 TEST_BATCH = 500
 PLANNED = 64  # steps whose draws go to the device at once
+MAX_LOADERS = 8  # processes that decode for each training process
 
 
 class Feed(Protocol):
-    """Where `fit` takes its images from; `train_images` and `test_images` are counts."""
+    """Where `fit` takes its images from."""
 
     per_epoch: int
     test_labels: Tensor  # (N,), on the CPU
@@ -37,20 +44,7 @@ def steps_per_epoch(images: int, batch: int) -> int:
     return max(1, images // batch)
 
 
-class Pixels(Protocol):
-    """What a data set tells of its pixels in 0..1: by channel (C,), by pixel (C, S, S)."""
-
-    @property
-    def channels(self) -> int: ...
-    @property
-    def mean(self) -> Tensor: ...
-    @property
-    def std(self) -> Tensor: ...
-    @property
-    def mean_image(self) -> Tensor: ...
-
-
-def moments(data: Pixels, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def moments(data: Source, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """The mean and deviation that `normalise` takes."""
     if recipe.scaling == "pixel":
         return data.mean_image, torch.ones(data.channels)
@@ -97,3 +91,89 @@ class Resident:
         for images in self.test_images.split(TEST_BATCH):
             x = normalise(images.to(self.device), self.mean, self.std)
             yield x.contiguous(memory_format=self.layout)
+
+
+class _Plan:
+    """The batches that the loader's processes read next."""
+
+    batches: Iterator[list[Key]] = iter(())
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self.batches
+
+
+def _leave_signals_alone(_: int) -> None:
+    """A loader's process ends when its parent does, which alone heeds Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Streaming:
+    """A Feed of pictures on the disk: RandomResizedCrop and flip in training, the centre in tests (torchvision's).
+
+    At most two batches per loader wait in memory, as uint8; they become numbers on the device.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        recipe: Recipe,
+        device: torch.device,
+        layout: torch.memory_format,
+        workers: int | None = None,
+    ) -> None:
+        self.folder, self.recipe, self.device, self.layout = folder, recipe, device, layout
+        self.test_labels, self.fingerprint = folder.test_labels, folder.fingerprint
+        self.mean, self.std = (moment.to(device) for moment in moments(folder, recipe))
+        self.per_epoch = steps_per_epoch(len(folder.train_labels), recipe.batch)
+        self.mine = distributed.share(min(recipe.batch, len(folder.train_labels)))
+        self.plan = _Plan()
+        workers = min(MAX_LOADERS, cores(distributed.processes_here())) if workers is None else workers
+        self.loader = DataLoader(
+            Pictures(folder, recipe.seed, recipe.augment),
+            batch_sampler=self.plan,
+            num_workers=workers,
+            collate_fn=stacked,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_leave_signals_alone,
+            generator=torch.Generator(),  # the loader draws from it, and PyTorch's own stays
+            persistent_workers=workers > 0,
+        )
+
+    def inputs(self, first: int, last: int) -> Iterator[tuple[tuple[Tensor, ...], int]]:
+        epoch, batch, labels = first // self.per_epoch, self.recipe.batch, self.folder.train_labels
+        order = torch.randperm(len(labels), generator=generator(self.recipe.seed, Stream.ORDER, epoch))
+        begins = [step % self.per_epoch * batch for step in range(first, last)]
+        mine = (order[begin:][:batch][self.mine] for begin in begins)
+        self.plan.batches = ([(epoch, index) for index in part.tolist()] for part in mine)
+        crc = zlib.crc32(np.array([self.recipe.seed, epoch]).data, self.fingerprint)
+        for begin, images in zip(begins, self.loader, strict=True):
+            chosen = order[begin:][:batch]
+            moved = (checked(images), labels[chosen[self.mine]])
+            yield tuple(self._moved(value) for value in moved), zlib.crc32(chosen.numpy().data, crc)
+
+    def _moved(self, value: Tensor) -> Tensor:
+        return value.to(self.device, non_blocking=True)
+
+    def prepare(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = inputs
+        return normalise(images, self.mean, self.std).contiguous(memory_format=self.layout), labels
+
+    def tests(self) -> Iterator[Tensor]:
+        size, rank = distributed.size(), distributed.rank()
+        parts = torch.arange(len(self.test_labels)).split(max(1, min(TEST_BATCH, self.recipe.batch) // size))
+        self.plan.batches = ([(TEST, index) for index in part.tolist()] for part in parts[rank::size])
+        loaded = iter(self.loader)
+        for number, part in enumerate(parts):
+            if number % size == rank:
+                yield self.prepare(self._moved(checked(next(loaded))), part)[0]
+            else:
+                yield torch.empty(len(part), 0)
+
+
+FEEDS: dict[type, Callable[..., Feed]] = {Dataset: Resident, Folder: Streaming}
+
+
+def feed_of(data: Source, recipe: Recipe, device: torch.device, layout: torch.memory_format) -> Feed:
+    """The batches of a training by `recipe`. Refused where the recipe's scaling needs what the data do not have."""
+    return FEEDS[type(data)](data, recipe, device, layout)

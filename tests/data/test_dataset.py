@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from resnet.data import readers as datafiles
+from resnet.data import readers
 from resnet.data.dataset import (
     DATASETS,
     Dataset,
     available,
+    balanced,
     crop,
     data_folder,
     draw_crops,
@@ -70,13 +71,13 @@ def test_resized_is_torchvisions(shapes: Dataset) -> None:
 
 @pytest.mark.parametrize("size", [0, 7, 2000])
 def test_resized_refuses(shapes: Dataset, size: int) -> None:
-    with pytest.raises(Refused, match=f"not {size}"):
+    with pytest.raises(Refused, match=f"Received {size}"):
         shapes.resized(size)
 
 
 def test_resized_refuses_what_memory_cannot_hold(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datafiles, "memory_limit", lambda: 10**8)
-    with pytest.raises(Refused, match=r"6,000 pictures at 224 x 224 pixels take 0\.8 GiB"):
+    monkeypatch.setattr(readers, "memory_limit", lambda: 10**8)
+    with pytest.raises(Refused, match=r"6,000 pictures at 224 x 224 pixels \(0\.8 GiB\)"):
         shapes.resized(224)
 
 
@@ -95,6 +96,32 @@ def test_subset_is_balanced_and_the_same_each_time(shapes: Dataset) -> None:
     assert all(keys[key][0] == label and torch.equal(keys[key][1], mask) for key, label, mask in chosen)
 
 
+@pytest.mark.parametrize(
+    ("labels", "count", "recorded"),
+    [
+        ([0] * 6 + [1] * 4 + [2] * 2, 5, [0, 5, 8, 9, 10]),
+        ([0] * 6 + [1] * 4 + [2] * 2, 9, [0, 2, 4, 5, 7, 8, 9, 10, 11]),
+        ([2, 0, 1] * 5, 9, [0, 1, 2, 3, 4, 5, 12, 13, 14]),
+        ([2, 0, 1], 7, [0, 1, 2]),
+    ],
+)
+def test_balanced_chooses_the_rows_that_recorded_runs_were_trained_on(
+    labels: list[int], count: int, recorded: list[int]
+) -> None:
+    assert balanced(torch.tensor(labels), count).tolist() == recorded
+
+
+def test_a_sample_is_the_test_images_of_these_rows(shapes: Dataset) -> None:
+    sample = shapes.sample([7, 3])
+    assert shapes.test_masks is not None
+    assert sample.test_masks is not None
+    for row, image, label, mask in zip((7, 3), sample.test_images, sample.test_labels, sample.test_masks, strict=True):
+        assert torch.equal(image, shapes.test_images[row])
+        assert label == shapes.test_labels[row]
+        assert torch.equal(mask, shapes.test_masks[row])
+    assert sample.resized(16).test_images.shape == (2, 3, 16, 16)
+
+
 def _train(data: Dataset) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     assert data.train_masks is not None
     return zip(data.train_images, data.train_labels, data.train_masks, strict=True)
@@ -103,7 +130,7 @@ def _train(data: Dataset) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 def test_subset_takes_all_of_a_rare_class(data_dir: Path) -> None:
     rare = load(save(data_dir / "rare.npz", train_labels=np.array([0] * 6 + [1] * 4 + [2] * 2)), train=9)
     assert sorted(rare.train_labels.bincount().tolist()) == [2, 3, 4]
-    with pytest.raises(Refused, match="not 0"):
+    with pytest.raises(Refused, match="Received 0"):
         rare.subset(0)
 
 
@@ -280,5 +307,5 @@ def test_load_makes_it_smaller(data_dir: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(DATASETS, "shapes", lambda: shapes)
     one = load("shapes", size=16, train=50)
     assert one.train_images.shape == (50, 3, 16, 16)
-    with pytest.raises(Refused, match="not 5000"):
+    with pytest.raises(Refused, match="Received 5000"):
         load("shapes", size=5000)

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +17,35 @@ from torchvision.transforms.v2 import functional as V
 
 from pages.ui import cached
 from resnet.__main__ import main
-from resnet.data import readers as datafiles
+from resnet.data import readers
 from resnet.data.dataset import load
+from resnet.data.folder import Folder, Pictures, open_folder
+from resnet.data.source import Source
 from resnet.errors import Refused
 from resnet.files import ROOT
 from resnet.runs import store as runs
 from resnet.runs import worker, writer
 from resnet.runs.store import Job, Run
-from resnet.train import streaming
+from resnet.train import feeds
+from resnet.train.feeds import Feed, Resident, Streaming, feed_of
 from resnet.train.recipes import Recipe
-from resnet.train.streaming import TEST, Folder, Pictures, Streaming, open_folder
+from tests.support.pictures import ZOO, write_zoo
 from tests.support.tiny import TINY
 
 SIZE = 16
-CLASSES = ("cat", "dog", "owl")
 RECIPE = Recipe(epochs=2, batch=4, seed=3, precision="fp32")
 NET = dataclasses.replace(TINY, image_size=SIZE)
 
 pytestmark = pytest.mark.usefixtures("threads_back")
 
 
-def picture(path: Path, seed: int) -> None:
-    """Noise of 24 to 47 x 20 to 39 pixels, as JPEG or PNG."""
-    draw = np.random.default_rng(seed)
-    height, width = draw.integers(24, 48), draw.integers(20, 40)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8)).save(path)
-
-
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """data/zoo: 24 training and 9 test pictures of 3 classes."""
-    root = tmp_path / "data" / "zoo"
-    for part, count in (("train", 8), ("val", 3)):
-        for label, name in enumerate(CLASSES):
-            for number in range(count):
-                suffix = ("jpg", "png")[number % 2]
-                picture(root / part / name / f"{number}.{suffix}", 100 * (part == "val") + 10 * label + number)
-    monkeypatch.setenv("RESNET_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setattr(streaming, "MAX_LOADERS", 1)
-    return root
+def folder(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(feeds, "MAX_LOADERS", 1)
+    return write_zoo(data_dir / "zoo")
 
 
-def feed_of(found: Folder, workers: int = 0, **changes: Any) -> Streaming:
+def streaming(found: Folder, workers: int = 0, **changes: Any) -> Streaming:
     recipe = dataclasses.replace(RECIPE, **changes)
     return Streaming(found, recipe, torch.device("cpu"), torch.contiguous_format, workers)
 
@@ -75,62 +62,30 @@ def assert_same(found: list[tuple[Tensor, Tensor, int]], expected: list[tuple[Te
         assert crc == crc_0
 
 
-# What is read
-
-
-def test_a_folder_is_listed_by_class_and_name(folder: Path) -> None:
-    (folder / "train" / "cat" / "notes.txt").write_text("no picture")
-    (folder / "train" / ".hidden").mkdir()
-    found = open_folder("zoo", SIZE)
-    assert found.class_names == CLASSES
-    assert (found.classes, found.channels, found.size) == (3, 3, SIZE)
-    assert found.train_files[[0, 1, 8]].tolist() == [b"train/cat/0.jpg", b"train/cat/1.png", b"train/dog/0.jpg"]
-    assert found.train_labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
-    assert found.test_labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert open_folder("zoo").size == 224
-
-
-def test_links_that_lead_out_are_left_out(folder: Path, tmp_path: Path) -> None:
-    picture(tmp_path / "outside" / "secret.png", 0)
-    (folder / "train" / "cat" / "out.png").symlink_to(tmp_path / "outside" / "secret.png")
-    (folder / "train" / "outside").symlink_to(tmp_path / "outside")
-    (folder / "train" / "cat" / "inside.jpg").symlink_to(folder / "train" / "cat" / "0.jpg")
-    found = open_folder("zoo", SIZE)
-    assert found.class_names == CLASSES
-    assert len(found.train_files) == 25
-    assert b"train/cat/inside.jpg" in found.train_files
-
-
-def test_a_part_of_the_training_pictures_is_balanced_and_the_one_that_a_resident_run_takes() -> None:
-    part, resident = open_folder("zoo", SIZE, train=7), load("zoo", SIZE, train=7)
-    assert part.train_labels.bincount().tolist() in ([3, 2, 2], [2, 3, 2], [2, 2, 3])
-    assert torch.equal(part.train_labels, resident.train_labels)
-    assert len(part.test_files) == 9
-
-
-def test_a_test_picture_is_the_centre_of_the_resized_one(folder: Path) -> None:
-    image = Image.open(folder / "val" / "cat" / "1.png")
-    side = round(SIZE * 256 / 224)
-    scale = side / min(image.size)
-    width, height = (max(side, int(length * scale)) for length in image.size)
-    small = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = ((length - SIZE) / 2 for length in small.size)
-    expected = np.asarray(small.crop((round(left), round(top), round(left) + SIZE, round(top) + SIZE)))
-    found = Pictures(open_folder("zoo", SIZE), 0, True)[TEST, 1]
-    assert isinstance(found, Tensor)
-    assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
-
-
 def test_training_pictures_become_numbers_on_the_device_by_imagenets_mean_and_deviation() -> None:
-    feed = feed_of(open_folder("zoo", SIZE))
+    feed = streaming(open_folder("zoo", SIZE))
     [(images, labels, _)] = steps(feed, 0, 1)
     assert images.dtype == torch.uint8
     expected = V.normalize(images / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     x, same = feed.prepare(images, labels)
     torch.testing.assert_close(x, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(same, labels)
-    other = feed_of(open_folder("zoo", SIZE, mean=(0.5,) * 3, std=(0.25,) * 3))
+    other = streaming(open_folder("zoo", SIZE, mean=(0.5,) * 3, std=(0.25,) * 3))
     torch.testing.assert_close(other.prepare(images, labels)[0], (images / 255 - 0.5) / 0.25, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("opened", "kind"), [(load, Resident), (open_folder, Streaming)])
+def test_a_source_in_memory_and_one_on_the_disk_feed_the_same_shapes(
+    opened: Callable[[str, int], Source], kind: type[Feed]
+) -> None:
+    source = opened("zoo", SIZE)
+    feed = feed_of(source, RECIPE, torch.device("cpu"), torch.contiguous_format)
+    assert type(feed) is kind
+    inputs, _ = next(feed.inputs(0, 1))
+    images, labels = feed.prepare(*inputs)
+    assert (images.shape, images.dtype, labels.shape) == ((4, 3, SIZE, SIZE), torch.float32, (4,))
+    assert torch.cat(list(feed.tests())).shape == (9, 3, SIZE, SIZE)
+    assert torch.equal(feed.test_labels, source.test_labels)
 
 
 # What each step gets
@@ -141,7 +96,7 @@ def test_every_picture_comes_once_an_epoch_with_its_label() -> None:
     centre = [Pictures(found, 0, False)[0, index] for index in range(24)]
     for epoch in (0, 1):
         seen = []
-        for images, labels, _ in steps(feed_of(found, augment=False), 6 * epoch, 6 * epoch + 6):
+        for images, labels, _ in steps(streaming(found, augment=False), 6 * epoch, 6 * epoch + 6):
             for image, label in zip(images, labels, strict=True):
                 [index] = [i for i, one in enumerate(centre) if torch.equal(one, image)]  # type: ignore[arg-type]
                 assert found.train_labels[index] == label
@@ -154,48 +109,41 @@ def test_batches_are_the_same_with_any_number_of_loaders_and_from_any_step() -> 
     found = open_folder("zoo", SIZE)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    here = steps(feed_of(found), 6, 12)
+    here = steps(streaming(found), 6, 12)
     assert torch.equal(torch.get_rng_state(), before)
-    feed = feed_of(found, workers=2)
+    feed = streaming(found, workers=2)
     torch.manual_seed(6)
     assert_same(steps(feed, 6, 12), here)
     tests = torch.cat(list(feed.tests()))
     assert_same(steps(feed, 6, 12), here)  # the same loaders, after a test
-    assert_same(steps(feed_of(found), 9, 12), here[3:])  # as after a resume
-    assert torch.equal(tests, torch.cat(list(feed_of(found).tests())))
-    others = (steps(feed_of(found), 0, 6), steps(feed_of(found, seed=4), 6, 12))
+    assert_same(steps(streaming(found), 9, 12), here[3:])  # as after a resume
+    assert torch.equal(tests, torch.cat(list(streaming(found).tests())))
+    others = (steps(streaming(found), 0, 6), steps(streaming(found, seed=4), 6, 12))
     for other in others:
         assert not {crc for *_, crc in other} & {crc for *_, crc in here}
         assert not torch.equal(other[0][0], here[0][0])
 
 
-def test_the_hash_tells_equal_pictures_with_other_crops_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "generator", lambda *key: torch.Generator().manual_seed(0))  # one order for all
+def test_the_hash_differs_where_only_the_crops_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "generator", lambda *key: torch.Generator().manual_seed(0))  # one order for all
     found = open_folder("zoo", SIZE)
-    hashes = [steps(feed_of(found, seed=seed), step, step + 1)[0][2] for seed in (0, 1) for step in (0, 6)]
+    hashes = [steps(streaming(found, seed=seed), step, step + 1)[0][2] for seed in (0, 1) for step in (0, 6)]
     assert len(set(hashes)) == 4
 
 
-def test_crops_and_flips_differ_between_epochs_and_can_be_switched_off() -> None:
-    found = open_folder("zoo", SIZE)
-    drawn, still = Pictures(found, 0, True), Pictures(found, 0, False)
-    assert not torch.equal(drawn[0, 5], drawn[1, 5])  # type: ignore[arg-type]
-    assert torch.equal(still[0, 5], still[1, 5])  # type: ignore[arg-type]
-
-
 def test_memory_holds_a_few_batches_not_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datafiles, "memory_limit", lambda: 10 * 3 * SIZE * SIZE)
-    with pytest.raises(Refused, match="33 pictures at 16 x 16 pixels take"):
+    monkeypatch.setattr(readers, "memory_limit", lambda: 10 * 3 * SIZE * SIZE)
+    with pytest.raises(Refused, match="33 pictures at 16 x 16 pixels"):
         load("zoo", SIZE)
     opened: list[int] = []
-    original = datafiles.open_photo
+    original = readers.open_photo
 
     def counting(raw: bytes, at_least: int) -> Image.Image:
         opened.append(len(raw))
         return original(raw, at_least)
 
-    monkeypatch.setattr(datafiles, "open_photo", counting)
-    batches = feed_of(open_folder("zoo", SIZE)).inputs(0, 6)
+    monkeypatch.setattr(readers, "open_photo", counting)
+    batches = streaming(open_folder("zoo", SIZE)).inputs(0, 6)
     assert opened == []
     for number in range(1, 7):
         next(batches)
@@ -212,41 +160,21 @@ def test_a_damaged_picture_is_named(folder: Path) -> None:
     (folder / "val" / "owl" / "1.png").unlink()
     for workers in (0, 1):
         with pytest.raises(Refused, match=r"^train/dog/2.jpg: This picture is damaged or cut off") as caught:
-            steps(feed_of(found, workers), 0, 6)
+            steps(streaming(found, workers), 0, 6)
         assert "Traceback" not in str(caught.value)
         with pytest.raises(Refused, match=r"^val/owl/1.png cannot be read \(No such file or directory\)"):
-            list(feed_of(found, workers).tests())
+            list(streaming(found, workers).tests())
 
 
 def test_a_file_that_is_too_large_is_named_before_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datafiles, "MAX_FILE", 10)
+    monkeypatch.setattr(readers, "MAX_FILE", 10)
     with pytest.raises(Refused, match="This file has more than"):
-        steps(feed_of(open_folder("zoo", SIZE)), 0, 1)
-
-
-def test_folders_that_cannot_be_streamed_are_one_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="Pictures are 8 to 1,024 pixels"):
-        open_folder("zoo", 4)
-    with pytest.raises(Refused, match="There is no data set"):
-        open_folder(str(folder), SIZE, only_offered=True)
-    with pytest.raises(Refused, match="cannot be read"):
-        open_folder("nowhere", SIZE)
-    with pytest.raises(Refused, match="can be streamed once it has train/ and val/"):
-        open_folder(str(folder / "train"), SIZE)
-    (tmp_path / "empty" / "train").mkdir(parents=True)
-    (tmp_path / "empty" / "val").mkdir()
-    with pytest.raises(Refused, match="train must hold PNG, JPEG or WebP pictures in folders of two or more"):
-        open_folder(str(tmp_path / "empty"), SIZE)
-    with pytest.raises(Refused, match="At least one training image is needed"):
-        open_folder(str(folder), SIZE, train=0)
-    picture(folder / "val" / "emu" / "0.png", 0)
-    with pytest.raises(Refused, match="val has pictures of emu, and train has none"):
-        open_folder("zoo", SIZE)
+        steps(streaming(open_folder("zoo", SIZE)), 0, 1)
 
 
 def test_a_mean_image_of_streamed_pictures_is_refused() -> None:
     with pytest.raises(Refused, match="Choose the scaling channel"):
-        feed_of(open_folder("zoo", SIZE), scaling="pixel")
+        streaming(open_folder("zoo", SIZE), scaling="pixel")
 
 
 # A run
@@ -265,7 +193,7 @@ def finished(run: Run) -> Run:
 
 def test_a_streaming_run_stopped_in_an_epoch_ends_as_one_that_never_was(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = finished(runs.create(job()))
-    assert whole.info["class_names"] == list(CLASSES)
+    assert whole.info["class_names"] == list(ZOO)
     assert whole.info["mean"] == pytest.approx([0.485, 0.456, 0.406])
     labels, _, pictures = whole.test_set()
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
@@ -340,7 +268,7 @@ def test_two_processes_stream_their_shares_and_name_what_is_damaged(folder: Path
     alone.delete()
 
     found = open_folder("zoo", SIZE)
-    order = torch.randperm(24, generator=streaming.generator(RECIPE.seed, 0, 0))
+    order = torch.randperm(24, generator=feeds.generator(RECIPE.seed, 0, 0))
     damaged = found.train_files[int(order[2])].decode()  # the first step's third of four
     (folder / damaged).write_bytes(b"")
     ended = subprocess.run([*two, *TYPED], cwd=ROOT, capture_output=True, text=True, timeout=400)

@@ -1,0 +1,151 @@
+"""A folder of pictures that stay on the disk: listed once, and each decoded when it is needed."""
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as Indexed
+
+from resnet.data.dataset import Dataset, balanced, check_offered, path_of
+from resnet.data.readers import check_size, class_folders, open_picture, picture_files
+from resnet.errors import Refused
+from resnet.seeds import Stream, seed_of
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of RGB in 0..1
+DEFAULT_SIZE = 224
+DECODED = 4  # times the net's pixels, so that the smallest crop, 8 % of a picture, still has about the net's own
+TEST = -1  # the epoch of a test picture: it is cut the same each time
+Key = tuple[int, int]  # epoch and index
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """A Source of files (N,), as bytes below `root`, with labels int64 (N,)."""
+
+    name: str
+    root: Path
+    size: int
+    train_files: np.ndarray
+    train_labels: Tensor
+    test_files: np.ndarray
+    test_labels: Tensor
+    class_names: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    channels: int = 3
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def source(self) -> str:
+        return f"The pictures in the folder {self.root.name}, streamed."
+
+    @property
+    def mean_image(self) -> Tensor:
+        raise Refused("The mean image of streamed pictures is not known.", choices="the scaling channel")
+
+    @property
+    def fingerprint(self) -> int:
+        """CRC-32 of the training files' names and labels; their pixels are not read for it."""
+        return zlib.crc32(self.train_labels.numpy().data, zlib.crc32(self.train_files.tobytes()))
+
+    def sample(self, rows: Sequence[int]) -> Dataset:
+        """The test pictures of these rows, as the tests see them; the first of them stands for the training set."""
+        pictures, labels = Pictures(self, 0, False), self.test_labels[list(rows)]
+        test = checked(stacked([pictures[TEST, index] for index in rows]))
+        return Dataset(self.name, test[:1], labels[:1], test, labels, self.class_names, self.source)
+
+
+def open_folder(
+    name: str,
+    size: int | None = None,
+    train: int | None = None,
+    only_offered: bool = False,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> Folder:
+    """List folder/train/<class>/* and folder/val/<class>/* (or test/), with `train` training pictures.
+
+    `name` is one that `available` lists, or a path where `only_offered` is false. Refused where it cannot be had.
+    """
+    check_size(size or DEFAULT_SIZE)
+    if only_offered:
+        check_offered(name)
+    root = path_of(name).resolve()
+    try:
+        parts = {path.name: path for path in class_folders(root)}
+        held_out = parts.get("val") or parts.get("test")
+        if "train" not in parts or held_out is None:
+            raise Refused(f"To be streamed, {name} needs train/ and val/, with one folder for each class in both.")
+        names = tuple(path.name for path in class_folders(parts["train"]))
+        listed = [_listed(path, root, names) for path in (parts["train"], held_out)]
+    except OSError as error:
+        raise Refused(f"The folder {name!r} cannot be read ({error.strerror or error}).") from None
+    (files, labels), (test_files, test_labels) = listed
+    kept = slice(None) if train is None else balanced(labels, train)
+    moment = torch.tensor(mean), torch.tensor(std)
+    return Folder(name, root, size or DEFAULT_SIZE, files[kept], labels[kept], test_files, test_labels, names, *moment)
+
+
+def _listed(part: Path, root: Path, names: tuple[str, ...]) -> tuple[np.ndarray, Tensor]:
+    """A part's files, relative to `root`, and labels; links that lead out are left out."""
+    files: list[bytes] = []
+    labels: list[int] = []
+    for folder in class_folders(part):
+        if folder.name not in names:
+            raise Refused(f"{part.name} has pictures of {folder.name}, and train has none. Add some, or remove them.")
+        inside = sorted(path.name for path in picture_files(folder, root))
+        found = [os.fsencode(f"{part.name}/{folder.name}/{name}") for name in inside]
+        files, labels = files + found, labels + [names.index(folder.name)] * len(found)
+    if len(names) < 2 or not files:
+        raise Refused(f"{part.name} must hold PNG, JPEG or WebP pictures in folders of two or more classes.")
+    return np.array(files), torch.tensor(labels)  # bytes of one width: one block of memory that all processes share
+
+
+class Pictures(Indexed[Tensor | Refused]):
+    """By (epoch, index) a picture, uint8 (3, S, S), that depends on these and the seed alone.
+
+    A Refused is returned, not raised: DataLoader would wrap it in its own error, with the traceback as its text.
+    """
+
+    def __init__(self, folder: Folder, seed: int, augment: bool) -> None:
+        from torchvision.transforms import v2  # slow to import
+
+        self.root, self.files, self.size, self.seed = folder.root, folder.train_files, folder.size, seed
+        self.test_files = folder.test_files
+        size = folder.size
+        centre = [v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size), v2.PILToTensor()]
+        drawn = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()]
+        self.centred, self.drawn = v2.Compose(centre), v2.Compose(drawn if augment else centre)
+
+    def __getitem__(self, key: Key) -> Tensor | Refused:
+        epoch, index = key
+        name = os.fsdecode((self.test_files if epoch == TEST else self.files)[index])
+        try:
+            photo = open_picture(self.root / name, self.root, at_least=DECODED * self.size)
+        except Refused as error:
+            return error
+        if epoch == TEST:
+            return self.centred(photo)
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(seed_of(self.seed, Stream.PICTURES, epoch, index))
+            return self.drawn(photo)
+
+
+def stacked(pictures: list[Tensor | Refused]) -> Tensor | Refused:
+    """uint8 (N, 3, S, S), or the first Refused."""
+    wrong = next((picture for picture in pictures if isinstance(picture, Refused)), None)
+    return wrong or torch.stack([picture for picture in pictures if isinstance(picture, Tensor)])
+
+
+def checked(batch: Tensor | Refused) -> Tensor:
+    if isinstance(batch, Refused):
+        raise batch
+    return batch
