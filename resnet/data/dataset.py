@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnet.data import cifar, shapes
-from resnet.data.readers import check_memory, check_size, read_folder, read_npz
+from resnet.data.npz import read_npz
+from resnet.data.pictures import read_folder
+from resnet.data.sizes import check_memory, check_size
 from resnet.errors import Refused
 from resnet.files import FOLDERS
 

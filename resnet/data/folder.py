@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset as Indexed
 
 from resnet.data.dataset import Dataset, balanced, check_offered, path_of
-from resnet.data.readers import check_size, class_folders, open_picture, picture_files
+from resnet.data.pictures import class_folders, open_picture, picture_files
+from resnet.data.sizes import check_size
 from resnet.errors import Refused
 from resnet.seeds import Stream, seed_of
 

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as V
 
 from pages.ui import cached
 from resnet.__main__ import main
-from resnet.data import readers
+from resnet.data import pictures, sizes
 from resnet.data.dataset import load
 from resnet.data.folder import Folder, Pictures, open_folder
 from resnet.data.source import Source
@@ -132,17 +132,17 @@ def test_the_hash_differs_where_only_the_crops_do(monkeypatch: pytest.MonkeyPatc
 
 
 def test_memory_holds_a_few_batches_not_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "memory_limit", lambda: 10 * 3 * SIZE * SIZE)
+    monkeypatch.setattr(sizes, "memory_limit", lambda: 10 * 3 * SIZE * SIZE)
     with pytest.raises(Refused, match="33 pictures at 16 x 16 pixels"):
         load("zoo", SIZE)
     opened: list[int] = []
-    original = readers.open_photo
+    original = pictures.open_photo
 
     def counting(raw: bytes, at_least: int) -> Image.Image:
         opened.append(len(raw))
         return original(raw, at_least)
 
-    monkeypatch.setattr(readers, "open_photo", counting)
+    monkeypatch.setattr(pictures, "open_photo", counting)
     batches = streaming(open_folder("zoo", SIZE)).inputs(0, 6)
     assert opened == []
     for number in range(1, 7):
@@ -167,7 +167,7 @@ def test_a_damaged_picture_is_named(folder: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_named_before_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "MAX_FILE", 10)
+    monkeypatch.setattr(pictures, "MAX_FILE", 10)
     with pytest.raises(Refused, match="This file has more than"):
         steps(streaming(open_folder("zoo", SIZE)), 0, 1)
 
