@@ -21,7 +21,7 @@ from resnet.files import FOLDERS
 
 CHUNK = 4096  # images resized or counted at once
 PAD = 4  # pixels around an image that is cropped at random
-FOLDER_SIZE = 32  # pixels of a folder's pictures where nobody says
+FOLDER_SIZE = 32  # pixels of a folder's pictures unless another size is asked for
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ def take_device(job: Job) -> str:
 def prepare(job: Job, device: str, before: str) -> tuple[Source, Recipe, Feed, State]:
     """What the job trains, at its first step; `before` is the precision that it began with, if it did.
 
-    Refused where that cannot be.
+    Refused where the data or the net cannot be had.
     """
     data, recipe = _source(job), Recipe(**job.recipe)
     check_net(job, data)
