@@ -40,8 +40,10 @@ def show(found: list[budget.Fit], allowed: budget.Budget) -> None:
     else:
         table = table.assign(bytes=table.bytes / 2**20)
         config["bytes"] = st.column_config.NumberColumn("peak while training (MiB)", format="%.0f")
+    config, key = widgets.heads(table, config), widgets.contents_key("budget.table", table, config)
+    # Other nets are another table, so that no selection moves to another net.
     chosen = st.dataframe(
-        table, hide_index=True, column_config=config, on_select="rerun", selection_mode="single-row", key="budget.table"
+        table, hide_index=True, column_config=config, on_select="rerun", selection_mode="single-row", key=key
     )
     st.caption(
         "The largest nets that fit: no other of the grid with the same block and stem that fits is at least as deep, "

@@ -37,7 +37,7 @@ def show_stage(spec: NetSpec, stage: str) -> None:
     """The layers of the stage that was clicked."""
     layers = net_profile(spec).layers()
     st.markdown(f"**Layers of {stage}**")
-    st.dataframe(costs.layer_table(layers[layers.stage == stage]), hide_index=True, column_config=costs.columns())
+    widgets.table(costs.layer_table(layers[layers.stage == stage]), costs.columns(), "build.stage")
 
 
 def show_table(spec: NetSpec) -> None:
@@ -49,7 +49,7 @@ def show_table(spec: NetSpec) -> None:
             table = table.assign(twin_params=stages.params, twin_macs=stages.macs)
     else:
         table = costs.layer_table(profile.layers())
-    st.dataframe(table, hide_index=True, column_config=costs.columns(twin.name), key=f"build.table.{view}")
+    widgets.table(table, costs.columns(twin.name), f"build.table.{view}")
     st.caption(f"Compare where the map is large with where the parameters and the MACs are, {note(spec)}")
     st.download_button("Download this table", table.to_csv(index=False), f"{spec.name} {view.lower()}.csv", "text/csv")
 

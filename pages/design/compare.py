@@ -78,7 +78,7 @@ def show_costs(profiles: dict[str, Profile], own: NetSpec) -> None:
         ),
         "activations": number("activations"),
     }  # fmt: skip
-    st.dataframe(table, hide_index=True, column_config=config, key="compare.costs")
+    widgets.table(table, config, "compare.costs")
     st.caption(
         "MACs are the multiply-adds of convolutions and linear layers for one input of the size named; look at it "
         "before you compare two numbers: a net at 260 pixels costs more than itself at 224."
@@ -110,7 +110,7 @@ def show_difference(profiles: dict[str, Profile], own: NetSpec) -> None:
         "macs_a": number(f"MACs of {first}"), "macs_b": number(f"MACs of {second}"),
         "params_delta": number("params: difference"), "macs_delta": number("MACs: difference"),
     }  # fmt: skip
-    st.dataframe(table, hide_index=True, column_config=config, key="compare.stages")
+    widgets.table(table, config, "compare.stages")
     st.caption("The same stages side by side: look for the first row where the outputs part.")
 
 
@@ -159,10 +159,7 @@ def show_published(profiles: dict[str, Profile], own: NetSpec) -> None:
         "compare.scatter",
     )
     columns = ["net", "data_set", "metric", "value", "resolution", "note", "source", "recipe"]
-    st.dataframe(
-        results[columns], hide_index=True, key="compare.published",
-        column_config={"recipe": st.column_config.LinkColumn("recipe")},
-    )  # fmt: skip
+    widgets.table(results[columns], {"recipe": st.column_config.LinkColumn("recipe")}, "compare.published")
 
 
 st.title("Compare")

@@ -44,7 +44,7 @@ def show(name: str, profile: Profile) -> None:
         costs.counted(profile, name)
         return
     table = profile.stages() if view == "Stages" else costs.layer_table(profile.layers())
-    st.dataframe(table, hide_index=True, column_config=costs.columns(), key=f"relatives.{view}")
+    widgets.table(table, costs.columns(), f"relatives.{view}")
     st.caption(
         f"MACs are multiply-adds of convolutions and linear layers for one input of {shape_text(profile.input_shape)}. "
         "Additions, products and concatenations written between layers have rows of their own."
@@ -72,4 +72,4 @@ with result:
         if part.rows:
             text = f"{name} up to {stopped.layer}, which is the first layer that cannot run."
             widgets.chart(net_plots.net_diagram(part.blocks(), plain=False), text, "relatives.part")
-            st.dataframe(costs.layer_table(part.layers()), hide_index=True, column_config=costs.columns())
+            widgets.table(costs.layer_table(part.layers()), costs.columns(), "relatives.layers")

@@ -68,13 +68,13 @@ def counted(profile: Profile, name: str) -> None:
     widgets.chart(
         cost_plots.ledger(entries, convention.unit), f"{text}{shape_text(profile.input_shape)}.", "costs.ledger"
     )
-    st.dataframe(entries, hide_index=True, key="costs.rules", column_config={"count": number("count")})
+    widgets.table(entries, {"count": number("count")}, "costs.rules")
     with st.expander("By stage"):
-        st.dataframe(by_stage(profile, chosen), hide_index=True, column_config={"count": number("count")})
+        widgets.table(by_stage(profile, chosen), {"count": number("count")}, "costs.stages")
     st.markdown("**The same net by every convention**")
     rows = [(c.title, count(profile, key), c.unit, _difference(profile, key, chosen)) for key, c in CONVENTIONS.items()]
     table = pd.DataFrame(rows, columns=["convention", "says", "unit", f"against {convention.title}"])
-    st.dataframe(table, hide_index=True, key="costs.all", column_config={"says": number("says")})
+    widgets.table(table, {"says": number("says")}, "costs.all")
     st.caption(
         "Each rule was checked against the tool itself: look at which kinds of layers make the difference. Where a "
         "tool counts something twice by a slip, its explanation above says so."
@@ -145,7 +145,7 @@ def _show_speed(latency: Latency, table: pd.DataFrame) -> None:
         "fraction": ("reached", "%.0f %%"),
     }  # fmt: skip
     config = {name: st.column_config.NumberColumn(title, format=form) for name, (title, form) in heads.items()}
-    st.dataframe(giga, hide_index=True, column_config=config, key="costs.roofline")
+    widgets.table(giga, config, "costs.roofline")
     st.caption(
         f"Median of {len(latency.times)} passes in eval mode with {latency.threads} threads, after a warm-up. Look at "
         "which stage reaches least of its bound: the smaller of a measured matrix product's FLOP/s and what a measured "
@@ -179,7 +179,7 @@ def memory(spec: NetSpec) -> None:
         table = result.stages()
         table = table.assign(**{name: table[name] / 2**20 for name in table.columns.drop("stage")})
         mib = {name: st.column_config.NumberColumn(f"{name} (MiB)", format="%.2f") for name in table.columns[1:]}
-        st.dataframe(table, hide_index=True, column_config=mib, key="costs.memory")
+        widgets.table(table, mib, "costs.memory")
         st.caption(
             f"Predicted for one step of {batch} images, counted on the tensors that autograd really keeps: look at "
             f"which stage holds them. The peak is at {result.peak_at}. What kernels borrow for a moment is in the "

@@ -60,5 +60,5 @@ def _fitted(spec: NetSpec, name: str, tensors: dict) -> tuple[str, ResNet] | Non
     elif report.misfits:
         st.info("All weights of the net were loaded; the file holds more, which was left out.")
     if report.misfits:
-        st.dataframe(report.table(), hide_index=True, key="pretrained.misfits")
+        widgets.table(report.table(), {}, "pretrained.misfits")
     return (name, model) if report.fits else None

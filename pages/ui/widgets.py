@@ -1,11 +1,14 @@
 """Pieces that several pages show."""
 
+import hashlib
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -67,6 +70,50 @@ def chart(figure: go.Figure, caption: str, key: str, on_select: Literal["ignore"
     )  # fmt: skip
     st.caption(caption)
     return event if on_select == "rerun" else None
+
+
+def table(data: pd.DataFrame, columns: Mapping[str, Any], key: str) -> None:
+    """A table in which no cell is narrower than its text, whatever it showed before."""
+    config = heads(data, columns)
+    # Only a widget is another one by its key: an editor in which nothing can be edited.
+    st.data_editor(data, hide_index=True, column_config=config, disabled=True, key=contents_key(key, data, config))
+
+
+def contents_key(key: str, data: pd.DataFrame, config: Mapping[str, Any]) -> str:
+    """A key of a table with these contents: other ones are another table, because the grid measures but once."""
+    return f"{key}.{hashlib.sha256((data.to_csv() + repr(config)).encode()).hexdigest()[:16]}"
+
+
+WIDEST = 30  # digits that a head is padded to at most; a longer text is prose
+
+
+def heads(data: pd.DataFrame, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns, each head padded to the width of its widest cell: of the cells the grid measures only a few."""
+    padded = {}
+    for name in map(str, data.columns):
+        entry = columns.get(name, name)
+        config = {"label": entry} if isinstance(entry, str) else dict(entry or {})
+        label, form = config.get("label") or name, (config.get("type_config") or {}).get("format")
+        widest = max((_digits(_cell(value, form)) for value in data[name]), default=0.0)
+        spaces = math.ceil(min(widest, WIDEST) - _digits(label))
+        padded[name] = config | {"label": label + "\N{FIGURE SPACE}" * spaces}
+    return padded
+
+
+def _digits(text: str) -> float:
+    """About how many digits are as wide as the text."""
+    return len(text) - sum(map(text.count, " .,:il")) / 2
+
+
+def _cell(value: Any, form: str | None) -> str:
+    """How the grid writes a value."""
+    if pd.isna(value):
+        return "None"
+    if form == "localized":
+        return f"{value:,}"
+    if form and "%" in form:
+        return form % value
+    return str(round(value, 4) if isinstance(value, float) else value)
 
 
 def tiles(entries: Mapping[str, str]) -> None:

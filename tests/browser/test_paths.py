@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from resnet.files import ROOT
 
 PICTURES = ROOT / "tests" / "screenshots"
+DRAWN_TEXTS = ROOT / "tests" / "support" / "drawn_texts.js"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
@@ -93,6 +94,14 @@ def pick(page: Page, label: str, option: str | re.Pattern) -> None:
     """Choose an option of a select box by what it shows."""
     page.get_by_role("combobox", name=label).click()
     page.get_by_role("option", name=option).first.click()
+
+
+def whole(page: Page, shown: str, *others: str) -> None:
+    """Wait until a table shows `shown`; no cell may be narrower than its text, `others` further down included."""
+    page.wait_for_function("text => hasDrawn(text)", arg=shown)
+    texts = page.evaluate("text => cutTexts(text)", shown)
+    assert set(others) <= set(texts["all"])
+    assert texts["cut"] == []
 
 
 def photo() -> bytes:
@@ -175,6 +184,32 @@ def test_a_click_on_a_box_opens_its_stage_and_a_broken_rule_is_marked(address: s
     expect(page.locator(".st-key-build-cardinality")).to_have_css("outline-style", "solid")
     expect(page.locator(".js-plotly-plot").get_by_text("x 35", exact=True).first).to_be_visible()
     pictures(page, "2-build-broken")
+    fine(page)
+
+
+def test_no_table_cuts_off_a_number_when_the_net_changes(address: str, page: Page) -> None:
+    page.add_init_script(path=DRAWN_TEXTS)
+    page.goto(f"{address}/build?net=ResNet-20")
+    settled(page)
+    whole(page, "203,520")
+    page.get_by_role("combobox", name="Start from a preset").fill("ResNet-50")
+    page.get_by_role("option", name="ResNet-50", exact=True).click()
+    whole(page, "14,964,736", "1,464,336,384")
+    page.get_by_label("Image size").fill("640")
+    page.get_by_label("Image size").press("Enter")
+    whole(page, "11,953,766,400")
+    page.get_by_role("radio", name="Layers", exact=True).click()
+    whole(page, "9,408", "2,359,296", "AdaptiveAvgPool2d")
+    fine(page)
+
+
+def test_a_number_far_down_a_table_is_whole(address: str, page: Page) -> None:
+    page.add_init_script(path=DRAWN_TEXTS)
+    page.set_viewport_size({"width": 390, "height": 1000})
+    page.goto(f"{address}/relatives")
+    settled(page)
+    page.get_by_role("radio", name="Layers", exact=True).click()
+    whole(page, "kernel", "102,764,544")
     fine(page)
 
 
