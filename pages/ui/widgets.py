@@ -84,18 +84,15 @@ def contents_key(key: str, data: pd.DataFrame, config: Mapping[str, Any]) -> str
     return f"{key}.{hashlib.sha256((data.to_csv() + repr(config)).encode()).hexdigest()[:16]}"
 
 
-WIDEST = 30  # digits that a head is padded to at most; a longer text is prose
-
-
 def heads(data: pd.DataFrame, columns: Mapping[str, Any]) -> dict[str, Any]:
     """The columns, each head padded to the width of its widest cell: of the cells the grid measures only a few."""
     padded = {}
     for name in map(str, data.columns):
         entry = columns.get(name, name)
-        config = {"label": entry} if isinstance(entry, str) else dict(entry or {})
+        config: dict[str, Any] = {"label": entry} if isinstance(entry, str) else dict(entry or {})
         label, form = config.get("label") or name, (config.get("type_config") or {}).get("format")
         widest = max((_digits(_cell(value, form)) for value in data[name]), default=0.0)
-        spaces = math.ceil(min(widest, WIDEST) - _digits(label))
+        spaces = math.ceil(widest - _digits(label))
         padded[name] = config | {"label": label + "\N{FIGURE SPACE}" * spaces}
     return padded
 

@@ -26,7 +26,10 @@
   before("restore", (state) => (state.clip = state.saved.pop() ?? null));
   before("beginPath", (state) => (state.path = []));
   before("rect", (state, context, x, _, width) => state.path.push(pixel(context, x), pixel(context, x + width)));
-  before("clip", (state) => (state.clip = state.path.length ? [Math.min(...state.path), Math.max(...state.path)] : null));
+  before("clip", (state) => {
+    const { path } = state;
+    state.clip = path.length ? [Math.min(...path), Math.max(...path)] : null;
+  });
   before("fillText", (state, context, text, x) => {
     if (!drawing) {
       drawing = true;
@@ -36,7 +39,8 @@
     const width = context.measureText(text).width;
     const start = x - ({ right: width, end: width, center: width / 2 }[context.textAlign] ?? 0);
     const [from, to] = state.clip ?? [-Infinity, Infinity];
-    drawn.push({ pass, text, left: pixel(context, start), right: pixel(context, start + width), from, to });
+    const [left, right] = [pixel(context, start), pixel(context, start + width)];
+    drawn.push({ pass, text: text.trimEnd(), left, right, from, to });
   });
 
   // Resolves when nothing has been drawn for some frames.
