@@ -8,7 +8,7 @@ from resnet.errors import Refused
 from resnet.files import replace_file, sync_file
 from resnet.nets.model import ResNet, build
 from resnet.runs.store import Run
-from resnet.train.loop import DivergedError, State
+from resnet.train.state import DivergedError, State
 
 CHECKPOINT_EVERY_S = 20
 
