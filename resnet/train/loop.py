@@ -26,7 +26,7 @@ from resnet.train.step import Step
 UNREAD = {"cuda": 64, "mps": 16}  # steps whose figures are fetched at once: each fetching waits for the device
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The whole test set in eval mode: mean cross-entropy, accuracy in 0..1; by image (N,) the class predicted and its
     softmax in 0..1."""
@@ -37,7 +37,7 @@ class Evaluation:
     confidence: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepsTaken:
     """One optimiser step or several; rows: (steps,) of `figures.record_type`."""
 
@@ -49,7 +49,7 @@ class BatchTested:
     """One batch of the test that follows an epoch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EpochTested:
     """All of the test that follows an epoch, which is counted from 1 and ends with step `step`."""
 

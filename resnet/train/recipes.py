@@ -102,7 +102,7 @@ RECIPES = {
 }
 ORIGINAL = "original pixels"  # in the source of data that are no copy
 _FREE = ("seed", "precision", "compile")  # change no more than chance does
-_TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}"}  # behind a recipe's name
+_TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}"}  # after a recipe's name
 _SWITCHES = {
     "label_smoothing": "label smoothing",
     "ema": "averaged weights (EMA) in the test",
