@@ -23,7 +23,7 @@ from resnet.runs import store as runs
 from resnet.runs import worker, writer
 from resnet.runs.store import Run, Status
 from resnet.runs.weights import load_model, save_checkpoint
-from resnet.train.state import State
+from resnet.train.state import DivergedError, State
 from tests.support.tiny import (
     DEADLINE_S,
     LONG,
@@ -367,7 +367,7 @@ def test_weights_that_are_not_finite_are_never_saved() -> None:
     run = uninterrupted(RECIPE)
     state = State(build(TINY), RECIPE)
     torch.nn.init.constant_(state.model.fc.bias, torch.inf)  # type: ignore[arg-type, union-attr]
-    with pytest.raises(ArithmeticError, match="no longer finite at step 0"):
+    with pytest.raises(DivergedError, match="no longer finite at step 0"):
         save_checkpoint(run, state)
     assert run.checkpoint_step() == 16
 
