@@ -46,11 +46,13 @@ from resnet.nets.model import build, memory_format
 from resnet.nets.spec import PRESETS, NetSpec, cifar
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, curves, follow, heat, strip
-from resnet.train import loop as trainer
 from resnet.train.feeds import Resident
-from resnet.train.loop import EpochRecord, State, fit
+from resnet.train.loop import EpochTested, StepsTaken, fit
+from resnet.train.narrow import accelerate
 from resnet.train.precision import precision_for
 from resnet.train.recipes import RECIPES, Recipe
+from resnet.train.state import State
+from resnet.train.step import Step
 
 NETS = ["ResNet-20", "ResNet-56", "ResNet-18 CIFAR stem"]
 KINDS = {  # of operations, by their names
@@ -108,15 +110,16 @@ def usual(spec: NetSpec, data: Dataset, recipe: Recipe, device: str, workers: in
 
 
 def prepared(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> tuple[State, Resident]:
-    state = State(build(spec, recipe.seed, device), recipe)
+    model = accelerate(build(spec, recipe.seed, device), device, recipe.precision)
+    state = State(model, recipe)
     return state, Resident(data, recipe, torch.device(device), memory_format(state.model))
 
 
 def ours(spec: NetSpec, data: Dataset, recipe: Recipe, device: str) -> Contender:
     """The engine, with a test set of one image: the loop tests nothing."""
     data = dataclasses.replace(data, test_images=data.test_images[:1], test_labels=data.test_labels[:1])
-    for records in fit(*prepared(spec, data, recipe, device), recipe):
-        yield len(records) if isinstance(records, list) else 0
+    for event in fit(*prepared(spec, data, recipe, device), recipe):
+        yield len(event.rows) if isinstance(event, StepsTaken) else 0
 
 
 def recording(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Namespace) -> dict[str, list[float]]:
@@ -127,9 +130,8 @@ def recording(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Names
     convolutions do.
     """
     state, feed = prepared(spec, data, recipe, args.device)
-    step = trainer.Step(state, feed, recipe)
+    step = Step(state, feed, recipe)
     step.run(next(feed.inputs(0, 1))[0])
-    gradients = [weight.grad for weight in step.weights if weight.grad is not None]
     large = torch.ones(2, 2**26, device=args.device)
 
     def seconds(operations: Callable[[], object]) -> float:
@@ -140,9 +142,9 @@ def recording(spec: NetSpec, data: Dataset, recipe: Recipe, args: argparse.Names
         wait(args.device)
         return time.perf_counter() - start
 
-    parts = {"gradient norms": lambda: torch.stack(torch._foreach_norm(gradients)), "updates": step._update}
-    with mock.patch.object(state.optimizer, "step"):
-        return {name: [seconds(part) for _ in range(args.rounds * args.steps)] for name, part in parts.items()}
+    updates = partial(step.layers.relative_updates, lambda: None)
+    parts: dict[str, Callable[[], object]] = {"gradient norms": step.layers.gradient_norms, "updates": updates}
+    return {name: [seconds(part) for _ in range(args.rounds * args.steps)] for name, part in parts.items()}
 
 
 def chunk(contender: Contender, steps: int, device: str) -> float:
@@ -302,17 +304,17 @@ def dashboard(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> None:
 def look(run: runs.Run, made: Digest) -> Digest:
     """Read and average all that the page draws."""
     made = follow(made, run.path / "steps.bin", run.record_type())
-    run.status(), run.epochs(), curves(made), heat(strip(made))
+    run.status(), run.epochs(), curves(made), heat(strip(made), run.layers)
     return made
 
 
 def seconds_to(spec: NetSpec, data: Dataset, recipe: Recipe, device: str, targets: list[float]) -> dict[float, float]:
     """Seconds of training and tests until the test accuracy in % first reaches each target that it reaches."""
     start, found = time.perf_counter(), dict[float, float]()
-    for record in fit(*prepared(spec, data, recipe, device), recipe):
-        if isinstance(record, EpochRecord):
+    for event in fit(*prepared(spec, data, recipe, device), recipe):
+        if isinstance(event, EpochTested):
             seconds = time.perf_counter() - start
-            reached = [target for target in targets if 100 * record.test_accuracy >= target]
+            reached = [target for target in targets if 100 * event.result.accuracy >= target]
             found |= {target: seconds for target in reached if target not in found}
             if len(found) == len(targets):
                 break

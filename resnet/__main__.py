@@ -38,7 +38,7 @@ def train(args: argparse.Namespace) -> int:
     nets = [spec, plain_twin(spec)] if args.twin and not spec.plain else [spec]
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
     how = (name, vars(recipe), args.train, args.device, args.threads)
-    if distributed.launched():
+    if distributed.under_torchrun():
         group = secrets.token_hex(4)
         jobs = [runs.Job(net, *how, group, False, args.stream) for net in nets]
         return _train_together(args.device, functools.partial(_create, jobs))
@@ -52,7 +52,7 @@ def _create(jobs: list[runs.Job]) -> list[runs.Run]:
 
 def resume(args: argparse.Namespace) -> int:
     found = [runs.find(run_id) for run_id in args.run]
-    if distributed.launched():
+    if distributed.under_torchrun():
         return _train_together(found[0].job.device, lambda: found)
     runs.start(*found)
     return _follow(found)
@@ -60,10 +60,10 @@ def resume(args: argparse.Namespace) -> int:
 
 def _train_together(device: str, find: Callable[[], list[runs.Run]]) -> int:
     """This process's part in training the runs one after the other; the first process finds, records and tells."""
-    with distributed.joined(devices()[0] if device == "auto" else device):
-        for run in distributed.agreed(find):
+    with distributed.process_group(devices()[0] if device == "auto" else device):
+        for run in distributed.broadcast_object(find):
             distributed.check(Recipe(**run.job.recipe))
-            distributed.agreed(functools.partial(runs.make_ready, run))
+            distributed.broadcast_object(functools.partial(runs.make_ready, run))
             _pause_on_signals(run)
             state = _record(run) if distributed.rank() == 0 else help_with(run)
             if state != "finished":

@@ -128,7 +128,7 @@ def test_the_library_knows_nothing_of_the_app(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in LIBRARY if "plots" in path.parts or path.stem == "curves"], ids=label
+    "path", [path for path in LIBRARY if "plots" in path.parts or path.stem in ("curves", "figures")], ids=label
 )
 def test_figures_need_no_torch(path: Path) -> None:
     assert not packages(path) & {"torch", "torchvision", "captum"}

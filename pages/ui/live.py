@@ -15,13 +15,13 @@ from resnet.plots.runs import colors
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, bin_width, curves, heat, robust_limits, strip
 from resnet.runs.store import Run
+from resnet.train.figures import BY_LAYER, FIGURES
 
 REFRESH_S = 1.0
 MAX_CELLS = 5000  # of one heat-strip
 POINTS = 250  # of one curve
 ABREAST = 3  # nets beside each other
-QUANTITIES = {"norms": "gradient norms", "updates": "update-to-weight ratios"}
-TITLES = {"norms": "log10 ||dL/dW||", "updates": "log10 ||change of W|| / ||W||"}
+QUANTITIES = {name: FIGURES[name].label for name in BY_LAYER}
 BADGES = {
     "starting": "gray",
     "queued": "gray",
@@ -162,17 +162,16 @@ def _strips(group: list[Run], digests: Sequence[Digest]) -> None:
     if not longest:
         return
     quantity = widgets.choice("Layer by layer", QUANTITIES, "live.quantity", labels=QUANTITIES)
-    limit = min(100, max(10, MAX_CELLS // layers))
+    figure, limit = FIGURES[quantity], min(100, max(10, MAX_CELLS // layers))
     strips = [strip(made, quantity, limit, longest) for made in digests]
     low, high = robust_limits([made.log10 for made in strips])
-    chart = live_plots.heat_chart(low, high, TITLES[quantity])
-    for name, made, place in zip(words.names(group), strips, columns(len(group)), strict=True):
+    chart = live_plots.heat_chart(low, high, f"log10 {figure.title}")
+    for run, name, made, place in zip(group, words.names(group), strips, columns(len(group)), strict=True):
         with place:
-            st.markdown(f"{QUANTITIES[quantity].capitalize()} of **{name}**")
-            st.vega_lite_chart(heat(made), chart)
-    what = "of the norm of dL/dW" if quantity == "norms" else "of a step's change of W over W (both L2 norms)"
+            st.markdown(f"{figure.label.capitalize()} of **{name}**")
+            st.vega_lite_chart(heat(made, run.layers), chart)
     st.caption(
-        f"log10 {what} of every weight layer (down) and step (right), averaged over equal groups of steps. One colour "
-        f"scale for all nets, {words.limits(low, high)} (1st to 99th percentile): look for layers that stay dark and "
-        "for changes with depth."
+        f"log10 of the {figure.meaning} (L2) of every weight layer (down) and step (right), averaged over equal groups "
+        f"of steps. One colour scale for all nets, {words.limits(low, high)} (1st to 99th percentile): look for layers "
+        "that stay dark and for changes with depth."
     )

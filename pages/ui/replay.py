@@ -16,6 +16,7 @@ from resnet.plots import runs as run_plots
 from resnet.plots.runs import Level, Line
 from resnet.runs.curves import Digest, curves, robust_limits, strip
 from resnet.runs.store import Run
+from resnet.train.figures import FIGURES
 
 REFRESH_S = 10.0
 PLAY_S = 1.0  # an epoch
@@ -140,17 +141,18 @@ def _curves(moments: Sequence[Moment]) -> None:
             caption += " A dip of the bold line alone is usually batch norm's: tests use its running statistics, which "
             caption += "lag behind weights that change fast."
         widgets.chart(figure, caption, "replay.accuracy")
-    _strips(moments, "norms", "norm of dL/dW")
+    _strips(moments, "norms")
 
 
-def _strips(moments: Sequence[Moment], quantity: str, words_for_it: str) -> None:
+def _strips(moments: Sequence[Moment], quantity: str) -> None:
     """A heat-strip for each net, on one colour scale."""
     strips = [strip(moment.digest, quantity, CELLS, _longest(moments)) for moment in moments]
     low, high = limits = robust_limits([made.log10 for made in strips])
     for number, (moment, made, place) in enumerate(zip(moments, strips, live.columns(len(moments)), strict=True)):
         with place:
             figure = run_plots.strip_chart(made.log10, made.borders, moment.run.layers, limits, _at(moments))
-            text = f"**{moment.name}**: {words_for_it}, layer (down) by step; log colour, {words.limits(low, high)}."
+            what = f"{FIGURES[quantity].meaning}, layer (down) by step; log colour, {words.limits(low, high)}"
+            text = f"**{moment.name}**: {what}."
             widgets.chart(figure, text, f"replay.{quantity}.{number}")
     st.caption(
         "Colour limits: the 1st to the 99th percentile of all cells, in whole decades"
@@ -163,7 +165,7 @@ def _updates(moments: Sequence[Moment]) -> None:
     ends = list(dict.fromkeys([layers[0], layers[-1]]))
     chosen = st.multiselect("Layers to draw", layers, ends, max_selections=len(DASHES))
     lines = [line for moment in moments for line in _update_lines(moment, chosen, _longest(moments))]
-    title = "||change of W|| / ||W|| of a step"
+    title = f"{FIGURES['updates'].title} of a step"
     widgets.chart(
         run_plots.line_chart(lines, "step", title, _at(moments), [RULE], log=True),
         "Update-to-weight ratio: bold, the median over all layers; thin, the layers chosen above; averaged over equal "
@@ -172,7 +174,7 @@ def _updates(moments: Sequence[Moment]) -> None:
         "under batch norm the length of W does not change what the layer computes.",
         "replay.update-lines",
     )
-    _strips(moments, "updates", "update-to-weight ratio")
+    _strips(moments, "updates")
 
 
 def _update_lines(moment: Moment, chosen: Sequence[str], longest: int) -> list[Line]:

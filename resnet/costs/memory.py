@@ -30,6 +30,7 @@ from resnet.files import ROOT
 from resnet.nets.blocks import BlockPlan
 from resnet.nets.codes import from_json, to_json
 from resnet.nets.model import build, memory_format, parts
+from resnet.nets.passes import forward_backward
 from resnet.nets.spec import NetSpec
 
 # What each keeps: tensors as large as the weights, and single numbers per weight tensor.
@@ -54,7 +55,7 @@ class Memory:
     """Bytes of a training step of `batch` images, and of inference.
 
     `peak` is the most that is alive at once, at `peak_at` (a layer or block and the direction); gradients of the step
-    before live until its forward pass is over, as in resnet.train.loop.
+    before live until its forward pass is over, as in resnet.train.step.
     """
 
     batch: int
@@ -130,7 +131,7 @@ class _Autocast(TorchFunctionMode):
 
 
 class _Loss(nn.Module):
-    """Mean cross-entropy, as resnet.train.loop takes it."""
+    """Mean cross-entropy, as `forward_backward` takes it."""
 
     def forward(self, logits: Tensor) -> Tensor:
         labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
@@ -324,20 +325,15 @@ def _on_cpu(spec: NetSpec, batch: int, optimizer: str, precision: str) -> int:
 
 
 def train_twice(spec: NetSpec, batch: int, device: str, optimizer: str, precision: str) -> None:
-    """Two steps as resnet.train.loop makes them, on noise: the second one has gradients and momentum from the first."""
+    """Two steps as resnet.train.step takes them, on noise: the second one has gradients and momentum from the first."""
     model = build(spec, device=device).train()
     model.to(memory_format=memory_format(model))
     state = _optimizer(model, optimizer)
     x = torch.rand(batch, *spec.input_shape, device=device).contiguous(memory_format=memory_format(model))
     labels = torch.zeros(batch, dtype=torch.long, device=device)
     for _ in range(2):
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(x)
-        loss = F.cross_entropy(logits.float(), labels)
-        model.zero_grad(set_to_none=True)
-        loss.backward()
+        forward_backward(model, x, labels, precision)
         state.step()
-        del logits, loss
 
 
 def _optimizer(model: nn.Module, name: str) -> torch.optim.Optimizer:

@@ -64,7 +64,7 @@ def accuracy_chart(colors: dict[str, str]) -> dict[str, Any]:
 def heat_chart(low: int, high: int, title: str) -> dict[str, Any]:
     """A heat-strip, depth x step, of log10 values on the colour scale low..high (decades).
 
-    frame: step, step_end, depth, norm, log10.
+    frame: step, step_end, depth, layer (its name), norm, log10.
     """
     scale = {"scheme": "viridis", "domain": [low, high], "clamp": True}
     value = {"field": "log10", "type": "quantitative", "scale": scale}
@@ -85,7 +85,8 @@ def heat_chart(low: int, high: int, title: str) -> dict[str, Any]:
             "fill": value | {"title": title, "legend": legend},
             "stroke": value | {"legend": None},  # closes the seams between the cells
             "tooltip": [
-                {"field": "depth", "title": "layer"},
+                {"field": "layer"},
+                {"field": "depth"},
                 {"field": "step_end", "title": "to step"},
                 {"field": "norm", "format": ".3g", "title": "mean"},
             ],

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from resnet.train.figures import BY_LAYER, SCALARS, layer_count
+
 FLOOR = 1e-12  # a gradient or an update of exactly 0 is drawn there
 BINS = 512  # kept of each run
 RECENT = 20  # steps whose time is kept
 CHUNK = 4096  # records read at once
-SCALARS = ("loss", "accuracy", "lr")
-BY_LAYER = ("norms", "updates")
 
 
 def bin_width(steps: int, limit: int) -> int:
@@ -34,7 +34,7 @@ def _sums(values: np.ndarray, width: int, first: int = 0) -> np.ndarray:
 class Digest:
     """What the views need of a run's steps; each record is read once, however long the run goes on.
 
-    count: steps; sums: (bins, 3 + 2 x layers), of the bins of `width` steps, of SCALARS and of the logarithms of
+    count: steps; sums: (bins, columns), of the bins of `width` steps: SCALARS, then the logarithms of each layer's
     BY_LAYER; batches: (count,) CRC-32 of each batch; seconds: of the last steps.
     """
 
@@ -49,7 +49,7 @@ class Digest:
         """With these records, which follow its own."""
         if not len(records):
             return self
-        layers, count = records["norms"].shape[1], self.count + len(records)
+        layers, count = layer_count(records.dtype), self.count + len(records)
         width = bin_width(count, BINS)
         with np.errstate(invalid="ignore"):
             logs = [np.log10(np.maximum(records[name], FLOOR)) for name in BY_LAYER]
@@ -70,11 +70,15 @@ class Digest:
         """Median seconds of the last steps; nan before the first."""
         return float(np.median(self.seconds)) if len(self.seconds) else float("nan")
 
-    def means(self, width: int) -> np.ndarray:
-        """(bins, columns) over bins of `width` steps, a multiple of its own; the last bin may be shorter."""
-        if not self.count:
-            return self.sums
-        sums = _sums(self.sums, width // self.width)
+    def mean(self, name: str, width: int) -> np.ndarray:
+        """(bins, 1 or layers) of a figure, over bins of `width` steps, a multiple of its own; the last may be shorter.
+
+        There is at least one step. Means of a figure of BY_LAYER are those of its logarithm.
+        """
+        wide = [1] * len(SCALARS) + [self.layers] * len(BY_LAYER)
+        place = (*SCALARS, *BY_LAYER).index(name)
+        first = sum(wide[:place])
+        sums = _sums(self.sums[:, first : first + wide[place]], width // self.width)
         starts = width * np.arange(len(sums))
         return sums / np.minimum(width, self.count - starts)[:, None]
 
@@ -85,7 +89,7 @@ class Digest:
 
 def follow(digest: Digest, path: Path, kind: np.dtype) -> Digest:
     """`digest` with the whole records that `path` has gained; from the beginning where the file became shorter."""
-    layers = kind["norms"].shape[0]
+    layers = layer_count(kind)
     try:
         whole = path.stat().st_size // kind.itemsize if layers else 0
     except OSError:
@@ -107,10 +111,10 @@ def curves(digest: Digest, limit: int = 300, steps: int = 0) -> pd.DataFrame:
     `steps` is the length of the longest run beside this one, so that all of them get equal bins.
     """
     if not digest.count:
-        return pd.DataFrame({"step": [], "loss": [], "accuracy": [], "lr": []}, dtype=float)
+        return pd.DataFrame(columns=["step", *SCALARS], dtype=float)
     width = bin_width(max(steps, digest.count), limit)
-    loss, accuracy, lr = digest.means(width)[:, : len(SCALARS)].T
-    return pd.DataFrame({"step": digest.ends(width), "loss": loss, "accuracy": 100 * accuracy, "lr": lr})
+    frame = pd.DataFrame({"step": digest.ends(width)} | {name: digest.mean(name, width)[:, 0] for name in SCALARS})
+    return frame.assign(accuracy=100 * frame.accuracy)
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,11 @@ def strip(digest: Digest, quantity: str = "norms", limit: int = 80, steps: int =
     if not digest.count:
         return Strip(np.zeros(1), np.empty((digest.layers, 0)))
     width = bin_width(max(steps, digest.count), limit)
-    first = len(SCALARS) + BY_LAYER.index(quantity) * digest.layers
-    values = digest.means(width)[:, first : first + digest.layers]
-    return Strip(np.concatenate([[0], digest.ends(width)]), values.T)
+    return Strip(np.concatenate([[0], digest.ends(width)]), digest.mean(quantity, width).T)
 
 
-def heat(strip: Strip) -> pd.DataFrame:
-    """One row per bin and layer: step, step_end, depth (1 = first layer), norm (geometric mean), log10."""
+def heat(strip: Strip, names: Sequence[str]) -> pd.DataFrame:
+    """One row per bin and layer: step, step_end, depth (1 = first layer), layer, norm (geometric mean), log10."""
     layers, bins = strip.log10.shape
     log10 = strip.log10.T.ravel()
     return pd.DataFrame(
@@ -144,6 +146,7 @@ def heat(strip: Strip) -> pd.DataFrame:
             "step": np.repeat(strip.borders[:-1], layers),
             "step_end": np.repeat(strip.ends, layers),
             "depth": np.tile(np.arange(1, layers + 1), bins),
+            "layer": np.tile(np.array(names, object), bins),
             "norm": 10**log10,
             "log10": log10,
         }

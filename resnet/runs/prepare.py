@@ -13,9 +13,10 @@ from resnet.nets.model import build, memory_format
 from resnet.runs.store import Job
 from resnet.train import distributed
 from resnet.train.feeds import Feed, feed_of
-from resnet.train.loop import State
+from resnet.train.narrow import accelerate
 from resnet.train.precision import precision_for
 from resnet.train.recipes import Recipe
+from resnet.train.state import State
 
 
 def take_device(job: Job) -> str:
@@ -35,9 +36,9 @@ def prepare(job: Job, device: str, before: str) -> tuple[Source, Recipe, Feed, S
     """
     data, recipe = _source(job), Recipe(**job.recipe)
     check_net(job, data)
-    precision = distributed.agreed(lambda: before or precision_for(job.net, recipe, device))
+    precision = distributed.broadcast_object(lambda: before or precision_for(job.net, recipe, device))
     recipe = dataclasses.replace(recipe, precision=precision)
-    model = build(job.net, recipe.seed, device)
+    model = accelerate(build(job.net, recipe.seed, device), device, precision)
     feed = feed_of(data, recipe, torch.device(device), memory_format(model))
     return data, recipe, feed, State(model, recipe)
 

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from resnet.train.figures import BY_LAYER, FIGURES, layer_count, record_type
+
 VERSION = 2  # of the records' form
 TEST_COLUMNS = {"epoch": int, "step": int, "test_loss": float, "test_accuracy": float}
 CONFIDENCE = 255  # a stored confidence of 1
 SAMPLES, SAMPLE_SIZE = 40, 64  # pictures kept, their pixels at most
-MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,12 @@ class Records:
         return [str(name) for name in layers] if isinstance(layers, list) else []
 
     def record_type(self) -> np.dtype:
-        columns, layers = [(name, "<f4") for name in ("loss", "accuracy", "lr", "seconds")], len(self.layers)
-        by_layer = [(name, "<f4", (layers,)) for name in ("norms", "updates")]
-        return np.dtype([("step", "<i4"), *columns, ("batch", "<u4"), *by_layer])
+        return record_type(len(self.layers))
 
     def steps(self) -> np.ndarray:
-        """All whole step records, a structured array in step order; the columns are those of `StepRecord`."""
+        """All whole step records, a structured array in step order; the columns are those of FIGURES."""
         kind = self.record_type()
-        if not kind["norms"].shape[0]:
+        if not layer_count(kind):
             return np.empty(0, kind)  # without info.json nobody knows a record's size
         return _whole_rows(self.path / "steps.bin", kind)
 
@@ -114,11 +113,11 @@ class Records:
     def to_csv(self) -> str:
         """Every step, with the test figures on the step that they were taken at and columns for each layer."""
         records = self.steps()
-        names = [name for name in records.dtype.names or () if name not in ("norms", "updates")]
-        frame = pd.DataFrame({name: records[name] for name in names})
-        norms = pd.DataFrame(records["norms"], columns=[f"grad_norm {name}" for name in self.layers])
-        updates = pd.DataFrame(records["updates"], columns=[f"update_to_weight {name}" for name in self.layers])
-        return frame.join(norms).join(updates).merge(self.epochs(), on="step", how="left").to_csv(index=False)
+        frame = pd.DataFrame({name: records[name] for name in FIGURES if name not in BY_LAYER})
+        for name in BY_LAYER:
+            columns = [f"{FIGURES[name].tag} {layer}" for layer in self.layers]
+            frame = frame.join(pd.DataFrame(records[name], columns=columns))
+        return frame.merge(self.epochs(), on="step", how="left").to_csv(index=False)
 
     def cut_torn(self) -> tuple[int, int]:
         """Cut off records that a kill or a full disk tore; the last step and the last epoch of those that are left."""

@@ -18,7 +18,8 @@ from resnet.runs.prepare import check_net
 from resnet.runs.store import ACTIVE, Run
 from resnet.runs.weights import load_model
 from resnet.train.feeds import Resident
-from resnet.train.loop import State, evaluate
+from resnet.train.loop import evaluate
+from resnet.train.narrow import accelerate
 from resnet.train.recipes import Recipe
 
 COPIED = ("run.json", "info.json", "tests.json", "steps.bin", "epochs.jsonl", "predictions.bin", "test.npz")
@@ -31,16 +32,16 @@ def try_on(run: Run, data: Dataset) -> dict[str, Any]:
     """
     check_net(run.job, data)
     model, info = load_model(run), run.info
-    recipe = dataclasses.replace(Recipe(**run.job.recipe), ema=0, precision=info.get("precision", "fp32"))
+    recipe, precision = Recipe(**run.job.recipe), info.get("precision", "fp32")
     feed = Resident(data, recipe, torch.device("cpu"), memory_format(model))
     feed.mean, feed.std = torch.tensor(info["mean"]), torch.tensor(info["std"])  # those that the net learnt with
-    [result] = [found for found in evaluate(State(model, recipe), feed, recipe) if found]
+    result = evaluate(accelerate(model, "cpu", precision), feed, precision, recipe.flip_test)
     found = {
         "data": Path(data.name).name,
         "source": data.source,
         "images": len(data.test_labels),
-        "accuracy": result.test_accuracy,
-        "loss": result.test_loss,
+        "accuracy": result.accuracy,
+        "loss": result.loss,
         "step": run.checkpoint_step(),
     }
     others = [test for test in run.tests if test.get("data") != found["data"]]

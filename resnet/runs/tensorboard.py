@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet.runs.curves import BY_LAYER, Digest, Strip, strip
+from resnet.runs.curves import Digest, Strip, strip
 from resnet.runs.store import Run
+from resnet.train.figures import BY_LAYER, FIGURES, SCALARS
 
 POINTS = 500  # of each layer's curves; TensorBoard itself shows 1,000
-TAGS = {"norms": "grad_norm", "updates": "update_to_weight"}
 FILE_NAME = "events.out.tfevents.0.resnet-explorer"
 Scalars = tuple[int, dict[str, float]]  # step, value by tag
 
@@ -23,13 +23,13 @@ def scalars(run: Run) -> Iterator[Scalars]:
     By layer grad_norm/LAYER and update_to_weight/LAYER: geometric means over equal groups of steps, on their last.
     """
     records = run.steps()
-    for row in records[["step", "loss", "accuracy", "lr"]]:
-        yield int(row[0]), {"train/loss": row[1], "train/accuracy": row[2], "train/lr": row[3]}
+    for row in records[["step", *SCALARS]]:
+        yield int(row["step"]), {FIGURES[name].tag: row[name] for name in SCALARS}
     for epoch in run.epochs().to_dict("records"):
         yield epoch["step"], {"test/loss": epoch["test_loss"], "test/accuracy": epoch["test_accuracy"]}
     digest = Digest().grown(records)
-    for quantity in BY_LAYER if len(records) else ():
-        yield from _by_layer(strip(digest, quantity, POINTS), [f"{TAGS[quantity]}/{name}" for name in run.layers])
+    for name in BY_LAYER if len(records) else ():
+        yield from _by_layer(strip(digest, name, POINTS), [f"{FIGURES[name].tag}/{layer}" for layer in run.layers])
 
 
 def _by_layer(made: Strip, tags: Sequence[str]) -> Iterator[Scalars]:

@@ -8,7 +8,7 @@ from resnet.errors import Refused
 from resnet.files import replace_file, sync_file
 from resnet.nets.model import ResNet, build
 from resnet.runs.store import Run
-from resnet.train.loop import DivergedError, State
+from resnet.train.state import DivergedError, State
 
 CHECKPOINT_EVERY_S = 20
 
@@ -42,7 +42,7 @@ def save_checkpoint(run: Run, state: State) -> None:
     """Replace the checkpoint by the state at its step; DivergedError, and the old one stays, where it is not finite."""
     tensors = state.tensors()
     if not all(value.isfinite().all() for value in tensors.values()):
-        raise DivergedError(f"The weights are no longer finite at step {state.step}. Try a lower learning rate.")
+        raise DivergedError(f"The weights are no longer finite at step {state.step}.", choices="a lower learning rate")
     for name in ("steps.bin", "predictions.bin", "epochs.jsonl"):
         if (run.path / name).exists():
             sync_file(run.path / name)  # a checkpoint is never ahead of the records

@@ -18,7 +18,8 @@ from resnet.runs.store import ACTIVE, Run, Status, place_in_line
 from resnet.runs.weights import load_checkpoint
 from resnet.runs.writer import check_same, note_info, record
 from resnet.train import distributed
-from resnet.train.loop import State, fit
+from resnet.train.loop import fit
+from resnet.train.state import State
 
 LOCK_PATIENCE_S = 10  # outlasts the instants for which readers hold the lock
 STOP_PATIENCE_S = 3  # for a step to end before a stop ends the process
@@ -106,9 +107,9 @@ def help_with(run: Run) -> str:
     try:
         device = take_device(run.job)
         _, recipe, feed, state = prepare(run.job, device, "")
-        _spread(state)
+        _broadcast(state)
         for _ in fit(state, feed, recipe):
-            if (wish := distributed.agreed(lambda: None)) is not None:
+            if (wish := distributed.broadcast_object(lambda: None)) is not None:
                 return wish
         return "finished"
     except Refused as error:
@@ -149,17 +150,17 @@ def _train(run: Run, watch: _Watch, status: Status) -> Status:
     note_info(run, data, list(weight_layers(state.model)), recipe, device)
     recorded = run.cut_torn()
     load_checkpoint(run, state, recorded, feed.per_epoch)
-    _spread(state)
+    _broadcast(state)
     steps, phase = recipe.total_steps(feed.per_epoch), "compiling" if recipe.compile else "training"
     status = run.write_status(dataclasses.replace(status, steps=steps, phase=phase))
     return record(run, lambda: watch.wish, state, fit(state, feed, recipe), recorded, steps / feed.per_epoch, status)
 
 
-def _spread(state: State) -> None:
+def _broadcast(state: State) -> None:
     """All processes continue as the first one does."""
-    state.step = distributed.agreed(lambda: state.step)
+    state.step = distributed.broadcast_object(lambda: state.step)
     momenta = [buffer for held in state.optimizer.state.values() for buffer in held.values()]
-    distributed.spread([*state.model.state_dict().values(), *momenta, *state.average.values()])
+    distributed.broadcast_([*state.model.state_dict().values(), *momenta, *state.average.values()])
 
 
 def _wait_for_turn(run: Run, watch: _Watch, status: Status) -> str | None:

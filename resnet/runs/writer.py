@@ -23,8 +23,9 @@ from resnet.runs.store import Run
 from resnet.runs.weights import CHECKPOINT_EVERY_S, save_checkpoint, weights_of
 from resnet.train import distributed
 from resnet.train.feeds import moments
-from resnet.train.loop import EpochRecord, Progress, State, StepRecord
+from resnet.train.loop import BatchTested, EpochTested, Event, StepsTaken
 from resnet.train.recipes import Recipe
+from resnet.train.state import State
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def record(
     run: Run,
     wish: Callable[[], str | None],
     state: State,
-    records: Iterator[Progress],
+    events: Iterator[Event],
     before: tuple[int, int],
     epochs: float,
     status: Status,
@@ -81,41 +82,39 @@ def record(
     Steps recorded after the checkpoint by a worker that was killed are run again but not written again: the
     training is deterministic, so nothing recorded is lost or doubled.
     """
-    kind, (recorded, tested) = run.record_type(), before
-    saved, ended = time.monotonic(), "finished"
+    (recorded, tested), saved, ended = before, time.monotonic(), "finished"
     kept = {1, *(math.ceil(epochs * share) for share in (0.25, 0.5, 0.75))}
-    for record in records:
-        if isinstance(record, list):
-            _append_steps(run, kind, [step for step in record if step.step > recorded])
-        elif isinstance(record, EpochRecord) and record.epoch > tested:
-            _append_test(run, record)
-        if status.phase != (phase := "training" if record else "testing"):
+    for event in events:
+        if isinstance(event, StepsTaken):
+            _append_steps(run, event.rows[event.rows["step"] > recorded])
+        elif isinstance(event, EpochTested) and event.epoch > tested:
+            _append_test(run, event)
+        if status.phase != (phase := "testing" if isinstance(event, BatchTested) else "training"):
             run.write_status(status := dataclasses.replace(status, phase=phase))
-        if time.monotonic() - saved > CHECKPOINT_EVERY_S or isinstance(record, EpochRecord):
+        if time.monotonic() - saved > CHECKPOINT_EVERY_S or isinstance(event, EpochTested):
             save_checkpoint(run, state)
             saved = time.monotonic()
-        if isinstance(record, EpochRecord) and record.epoch in kept:
-            replace_file(run.path / f"epoch-{record.epoch:04}.safetensors", save(weights_of(state.tensors())))
-        if (asked := distributed.agreed(wish)) is not None:
+        if isinstance(event, EpochTested) and event.epoch in kept:
+            replace_file(run.path / f"epoch-{event.epoch:04}.safetensors", save(weights_of(state.tensors())))
+        if (asked := distributed.broadcast_object(wish)) is not None:
             ended = asked
             break
     save_checkpoint(run, state)
     return dataclasses.replace(status, state=ended, phase="")
 
 
-def _append_steps(run: Run, kind: np.dtype, steps: list[StepRecord]) -> None:
-    rows = np.array([tuple(vars(step).values()) for step in steps], kind)
+def _append_steps(run: Run, rows: np.ndarray) -> None:
     _append(run.path / "steps.bin", rows.tobytes())
 
 
-def _append_test(run: Run, record: EpochRecord) -> None:
+def _append_test(run: Run, event: EpochTested) -> None:
     """The predictions first: a line in epochs.jsonl says that they are there."""
-    row = np.zeros(1, run.prediction_type())
-    row["epoch"], row["predicted"] = record.epoch, record.predicted
-    row["confidence"] = np.round(record.confidence * CONFIDENCE)
+    row, result = np.zeros(1, run.prediction_type()), event.result
+    row["epoch"], row["predicted"] = event.epoch, result.predicted
+    row["confidence"] = np.round(result.confidence * CONFIDENCE)
     _append(run.path / "predictions.bin", row.tobytes())
-    line = {name: value for name, value in vars(record).items() if not isinstance(value, np.ndarray)}
-    log.info("Epoch %d, step %d: test accuracy %.2f %%", record.epoch, record.step, 100 * record.test_accuracy)
+    line = {"epoch": event.epoch, "step": event.step, "test_loss": result.loss, "test_accuracy": result.accuracy}
+    log.info("Epoch %d, step %d: test accuracy %.2f %%", event.epoch, event.step, 100 * result.accuracy)
     _append(run.path / "epochs.jsonl", json.dumps(line).encode() + b"\n")
 
 

@@ -19,7 +19,7 @@ from resnet.train.recipes import Recipe
 T = TypeVar("T")
 
 
-def launched() -> bool:
+def under_torchrun() -> bool:
     """True in a process that torchrun started as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
@@ -39,7 +39,7 @@ def size() -> int:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[None]:
+def process_group(device: str) -> Iterator[None]:
     """Join torchrun's processes; on "cuda" each gets a GPU of its own, on "cpu" its part of the machine's cores.
 
     torchrun leaves each process one thread where nobody says otherwise. Refused for another device.
@@ -47,12 +47,13 @@ def joined(device: str) -> Iterator[None]:
     local, here = int(os.environ.get("LOCAL_RANK", "0")), processes_here()
     if device == "cuda":
         if here > torch.cuda.device_count():
-            raise Refused(f"{here} processes need {here} GPUs, and there are {torch.cuda.device_count()} here.")
+            received = f"{here} processes and {torch.cuda.device_count()} GPUs"
+            raise Refused("Each process needs a GPU of its own.", received, "fewer processes or the CPU")
         torch.cuda.set_device(local)
     elif device == "cpu":
         torch.set_num_threads(cores(here))
     else:
-        raise Refused(f"Several processes train on cpu or cuda. Received {device!r}.")
+        raise Refused("Several processes cannot train on this device.", repr(device), "cpu or cuda")
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     yield
     dist.destroy_process_group()  # not after an error: nccl would wait for the others
@@ -60,20 +61,21 @@ def joined(device: str) -> Iterator[None]:
 
 def check(recipe: Recipe) -> None:
     """Refused where the processes cannot share the recipe's steps."""
-    share(recipe.batch)
+    shard(recipe.batch)
     if recipe.compile and size() > 1:
-        raise Refused("Several processes train without torch.compile. Leave compile out.")
+        raise Refused("Several processes train without torch.compile.", choices="a recipe without compile")
 
 
-def share(count: int) -> slice:
+def shard(count: int) -> slice:
     """This process's part of `count` images; Refused where the processes' parts would not be equal."""
     if count % size():
-        raise Refused(f"{count} images a step cannot be shared equally by {size()} processes. Change the batch.")
+        received = f"{count} images for {size()} processes"
+        raise Refused("A batch is divided equally among the processes.", received, f"a multiple of {size()}")
     part = count // size()
     return slice(rank() * part, (rank() + 1) * part)
 
 
-def agreed(find: Callable[[], T]) -> T:
+def broadcast_object(find: Callable[[], T]) -> T:
     """What `find` gives in the first process, the only one that calls it, in all; so too for a ValueError it raises."""
     if size() == 1:
         return find()
@@ -90,19 +92,19 @@ def agreed(find: Callable[[], T]) -> T:
     return box[0]
 
 
-def spread(tensors: list[Tensor]) -> None:
+def broadcast_(tensors: list[Tensor]) -> None:
     """The first process's values, in place in all of them."""
     if size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
-def mean_(tensor: Tensor) -> Tensor:
+def all_reduce_mean_(tensor: Tensor) -> Tensor:
     """The mean over the processes, in place."""
-    return sum_(tensor).div_(size())
+    return all_reduce_sum_(tensor).div_(size())
 
 
-def sum_(tensor: Tensor) -> Tensor:
+def all_reduce_sum_(tensor: Tensor) -> Tensor:
     """The sum over the processes, in place, of a tensor on the CPU or on the processes' GPUs."""
     if size() > 1:
         dist.all_reduce(tensor)
@@ -116,11 +118,11 @@ def parallel(model: nn.Module) -> nn.Module:
     if next(model.parameters()).is_cuda:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # the same parameters and buffers by the same names
     else:
-        _share_norms(model)
+        _sync_batch_norms(model)
     return DistributedDataParallel(model, forward_sync_buffers=False)
 
 
-def _share_norms(model: nn.Module) -> None:
+def _sync_batch_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.__class__ = _GlobalBatchNorm  # the same parameters and buffers
@@ -131,12 +133,12 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, tensor: Tensor) -> Tensor:
-        return sum_(tensor.clone())
+        return all_reduce_sum_(tensor.clone())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
-        return sum_(gradient.clone())
+        return all_reduce_sum_(gradient.clone())
 
 
 class _GlobalBatchNorm(_BatchNorm):

@@ -60,7 +60,7 @@ class Resident:
         self.mean, self.std = (moment.to(device) for moment in moments(data, recipe))
         self.recipe, self.device, self.layout, self.fingerprint = recipe, device, layout, data.fingerprint
         self.per_epoch = steps_per_epoch(len(self.images), recipe.batch)
-        self.mine = distributed.share(min(recipe.batch, len(self.images)))
+        self.mine = distributed.shard(min(recipe.batch, len(self.images)))
 
     def inputs(self, first: int, last: int) -> Iterator[tuple[tuple[Tensor, ...], int]]:
         epoch, batch = first // self.per_epoch, self.recipe.batch
@@ -126,7 +126,7 @@ class Streaming:
         self.test_labels, self.fingerprint = folder.test_labels, folder.fingerprint
         self.mean, self.std = (moment.to(device) for moment in moments(folder, recipe))
         self.per_epoch = steps_per_epoch(len(folder.train_labels), recipe.batch)
-        self.mine = distributed.share(min(recipe.batch, len(folder.train_labels)))
+        self.mine = distributed.shard(min(recipe.batch, len(folder.train_labels)))
         self.plan = _Plan()
         workers = min(MAX_LOADERS, cores(distributed.processes_here())) if workers is None else workers
         self.loader = DataLoader(

@@ -7,7 +7,7 @@ N long, and a 3x3 convolution one of 3x3x1. The products are the same and their 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +19,26 @@ from resnet.nets.model import memory_format
 NARROW, NARROWEST = 8, 4  # pixels of a row up to which the weights' gradient, and up to which all of it, gains
 ENOUGH = 8  # images that make a longer row
 Sizes = Sequence[int]
+M = TypeVar("M", bound=nn.Module)
 
 
-def quicken(model: nn.Module, device: torch.device | str, precision: str) -> None:
-    """Let the model's convolutions choose the layout by the map: the same modules and parameters by the same names."""
-    if torch.device(device).type != "cpu" or precision != "bf16" or not has_bf16("cpu"):
-        return
-    if memory_format(model) != torch.channels_last:
-        return
-    for module in model.modules():
-        wide = isinstance(module, nn.Conv2d) and module.groups == 1 and module.kernel_size != (1, 1)
-        if wide and module.bias is None:
-            module.__class__ = _NarrowConv2d
+def accelerate(model: M, device: torch.device | str, precision: str) -> M:
+    """The model itself, with its weights and convolutions as they train fastest on the device that it is on.
+
+    Weights get their `memory_format`. On CUDA, cuDNN tries its kernels for each new shape (in the whole process). On
+    a CPU with AMX in bf16, convolutions choose the layout by the map: the same modules and parameters by the same
+    names, but of another class.
+    """
+    layout, kind = memory_format(model), torch.device(device).type
+    model.to(memory_format=layout)
+    if kind == "cuda":
+        torch.backends.cudnn.benchmark = True  # the shapes are the same at each step
+    if kind == "cpu" and precision == "bf16" and has_bf16("cpu") and layout == torch.channels_last:
+        for module in model.modules():
+            wide = isinstance(module, nn.Conv2d) and module.groups == 1 and module.kernel_size != (1, 1)
+            if wide and module.bias is None:
+                module.__class__ = _NarrowConv2d
+    return model
 
 
 class _NarrowConv2d(nn.Conv2d):

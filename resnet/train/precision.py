@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from resnet.devices import DTYPES, autocast, device_name, has_bf16, wait
+from resnet.devices import DTYPES, device_name, has_bf16, wait
 from resnet.files import FOLDERS
 from resnet.nets.codes import to_code
 from resnet.nets.model import build, memory_format
+from resnet.nets.passes import forward_backward
 from resnet.nets.spec import NetSpec, plain_twin
-from resnet.train.narrow import quicken
+from resnet.train.narrow import accelerate
 from resnet.train.recipes import Recipe
 
 MARGIN = 1.1  # bf16 has to be so many times faster than fp32
@@ -26,18 +27,11 @@ def precision_for(net: NetSpec, recipe: Recipe, device: str) -> str:
     twin = plain_twin(net)
 
     def seconds(precision: str) -> float:
-        model = build(twin, device=device).train()
-        images = torch.rand(recipe.batch, twin.in_channels, twin.image_size, twin.image_size, device=device)
+        model = accelerate(build(twin, device=device), device, precision).train()
+        images = torch.rand(recipe.batch, *twin.input_shape, device=device)
         images = images.contiguous(memory_format=memory_format(model))
-        model = model.to(memory_format=memory_format(model))
-        quicken(model, device, precision)
-
-        def step() -> None:
-            with autocast(device, precision):
-                logits = model(images)
-            logits.float().square().mean().backward()
-
-        return median_seconds(step, device)
+        labels = torch.zeros(recipe.batch, dtype=torch.long, device=device)
+        return median_seconds(lambda: forward_backward(model, images, labels, precision), device)
 
     return pick_precision(recipe.precision, device, f"{to_code(twin)} {recipe.batch}", seconds)
 

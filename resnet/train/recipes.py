@@ -25,7 +25,7 @@ def _constant(progress: float) -> float:
 SCHEDULES: dict[str, Callable[[float], float]] = {"one-cycle": _one_cycle, "steps": _steps, "constant": _constant}
 PRECISIONS = ("auto", "fp32", "bf16")
 SCALINGS = ("channel", "pixel")  # minus the mean colour, over its deviation; minus the mean image (He 2015, 4.2)
-_NUMBERS = {
+RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of a recipe's numbers
     "epochs": (1, 1000),
     "steps": (0, 10_000_000),
     "batch": (2, 4096),
@@ -36,7 +36,7 @@ _NUMBERS = {
     "label_smoothing": (0, 0.9),
     "ema": (0, 0.9999),
 }
-_CHOICES = {"schedule": tuple(SCHEDULES), "precision": PRECISIONS, "scaling": SCALINGS}
+CHOICES: dict[str, tuple[str, ...]] = {"schedule": tuple(SCHEDULES), "precision": PRECISIONS, "scaling": SCALINGS}
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
-            if name in _CHOICES:
-                if value not in _CHOICES[name]:
-                    raise Refused(f"{name} must be one of {', '.join(_CHOICES[name])}. Received {value!r}.")
-            elif name in _NUMBERS:
+            if name in CHOICES:
+                if value not in CHOICES[name]:
+                    raise Refused(f"{name} must be one of {', '.join(CHOICES[name])}.", repr(value))
+            elif name in RANGES:
                 _check_number(name, value, whole=field.type is int)
             elif not isinstance(value, bool):
-                raise Refused(f"{name} must be true or false. Received {value!r}.")
+                raise Refused(f"{name} must be true or false.", repr(value))
 
     def total_steps(self, per_epoch: int) -> int:
         """Optimiser steps in all."""
@@ -81,10 +81,10 @@ class Recipe:
 
 
 def _check_number(name: str, value: object, whole: bool) -> None:
-    (low, high), kinds = _NUMBERS[name], int if whole else int | float
+    (low, high), kinds = RANGES[name], int if whole else int | float
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         kind = "whole number" if whole else "number"
-        raise Refused(f"{name} must be a {kind} from {low:,} to {high:,}. Received {value!r}.")
+        raise Refused(f"{name} must be a {kind} from {low:,} to {high:,}.", repr(value))
 
 
 RECIPES = {
@@ -102,7 +102,7 @@ RECIPES = {
 }
 ORIGINAL = "original pixels"  # in the source of data that are no copy
 _FREE = ("seed", "precision", "compile")  # change no more than chance does
-_TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}"}  # behind a recipe's name
+_TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}"}  # after a recipe's name
 _SWITCHES = {
     "label_smoothing": "label smoothing",
     "ema": "averaged weights (EMA) in the test",

@@ -1,5 +1,6 @@
 """Bytes against what autograd really saves, torch's own tracker, real optimisers and a real step."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -11,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn import functional as F
 
-from resnet.costs.memory import OPTIMIZERS, PRECISIONS, Memory, _optimizer, measure_peak, memory
+from resnet.costs.memory import OPTIMIZERS, PRECISIONS, Memory, measure_peak, memory
 from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, cifar, plain_twin
@@ -32,6 +33,12 @@ NETS: dict[str, NetSpec] = {
 # On the CPU alone autocast runs 3-D max-pools in float32 (what the prediction leaves out), and a group norm keeps its
 # statistics in float32.
 CPU_ONLY = {"volume": 0.7, "group norm": 0.99}
+OPTIMIZER_OF: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
+    "sgd": lambda model: torch.optim.SGD(model.parameters(), fused=True),
+    "sgd momentum": lambda model: torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, fused=True),
+    "adam": lambda model: torch.optim.Adam(model.parameters(), fused=True),
+    "adamw": lambda model: torch.optim.AdamW(model.parameters(), fused=True),
+}
 DROPS = NetSpec(TWO, stochastic_depth=0.3, stem="3x3", stem_width=16, image_size=16, classes=10)
 
 
@@ -87,7 +94,7 @@ def test_stochastic_depth_saves_its_coins() -> None:
 def tracked_peak(model: nn.Module, x: Tensor, train: bool, precision: str) -> int:
     """torch's own tracker of every storage, on the whole net, in the second of two steps."""
     model.train(train)
-    optimizer = _optimizer(model, "sgd momentum")
+    optimizer = OPTIMIZER_OF["sgd momentum"](model)
     model.zero_grad(set_to_none=True)
     if train:
         step(model, x, precision).backward()
@@ -122,7 +129,7 @@ def test_peak_is_that_of_torchs_tracker(name: str, train: bool, precision: str) 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer_state(name: str) -> None:
     model = build(cifar(8))
-    optimizer = _optimizer(model, name)
+    optimizer = OPTIMIZER_OF[name](model)
     step(model, torch.rand(2, 3, 32, 32), "fp32").backward()
     optimizer.step()
     state = [v for values in optimizer.state.values() for v in values.values() if isinstance(v, Tensor)]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from resnet.plots.live import heat_chart
 from resnet.runs import curves as curves_module
 from resnet.runs.curves import (
     FLOOR,
@@ -24,6 +25,8 @@ from resnet.runs.curves import (
 
 SCALARS = [(n, "<f4") for n in ("loss", "accuracy", "lr", "seconds")]
 KIND = np.dtype([("step", "<i4"), *SCALARS, ("batch", "<u4"), ("norms", "<f4", (3,)), ("updates", "<f4", (3,))])
+
+LAYERS = ["conv1", "layer1.0.conv1", "fc"]
 
 
 def records(count: int) -> np.ndarray:
@@ -77,12 +80,12 @@ def test_curves_equal_a_slow_loop(count: int) -> None:
 def test_heat_equals_a_slow_loop(count: int, quantity: str) -> None:
     made = records(count)
     parts = bins(count, bin_width(count, 16))
-    frame = heat(strip(digest(count), quantity, 16))
+    frame = heat(strip(digest(count), quantity, 16), LAYERS)
     assert len(frame) == 3 * len(parts) <= 3 * 16
     cells = [(part, layer) for part in parts for layer in range(3)]
     for row, (part, layer) in zip(frame.itertuples(), cells, strict=True):
         logs = [math.log10(made[quantity][i][layer]) for i in part]
-        assert (row.step, row.step_end, row.depth) == (part[0], part[-1] + 1, layer + 1)
+        assert (row.step, row.step_end, row.depth, row.layer) == (part[0], part[-1] + 1, layer + 1, LAYERS[layer])
         assert row.log10 == pytest.approx(sum(logs) / len(logs), rel=1e-5, abs=1e-6)
         assert row.norm == pytest.approx(math.prod(10**log for log in logs) ** (1 / len(logs)), rel=1e-4)
 
@@ -92,7 +95,7 @@ def curves_of(made: Digest) -> pd.DataFrame:
 
 
 def heat_of(made: Digest) -> pd.DataFrame:
-    return heat(strip(made, "norms", 16))
+    return heat(strip(made, "norms", 16), LAYERS[: made.layers])
 
 
 @pytest.mark.parametrize("make", [curves_of, heat_of])
@@ -157,16 +160,23 @@ def test_no_records_give_an_empty_frame_with_the_same_columns(make) -> None:
 def test_a_norm_of_0_is_drawn_at_the_floor() -> None:
     made = records(4)
     made["norms"][:, 1] = 0
-    frame = heat(strip(Digest().grown(made)))
+    frame = heat(strip(Digest().grown(made)), LAYERS)
     assert frame.query("depth == 2").norm.tolist() == pytest.approx([FLOOR] * 4)
     assert np.isfinite(frame[["norm", "log10"]]).all(axis=None)
+
+
+def test_the_live_chart_finds_its_fields_in_the_frame_and_names_each_layer() -> None:
+    encoding, frame = heat_chart(-3, 0, "log10 ||dL/dW||")["encoding"], heat_of(digest(5))
+    told = {field["field"] for field in encoding["tooltip"]}
+    assert {"layer", "depth"} <= told | {encoding["y"]["field"]} <= set(frame.columns)
+    assert frame.columns[-1] == "log10", "Streamlit compares the last column, which has to change as a run grows"
 
 
 def test_records_without_layers_give_curves_and_no_strip() -> None:
     kind = [(n, KIND[n]) for n in ("step", "loss", "accuracy", "lr", "seconds", "batch")]
     made = Digest().grown(np.zeros(5, np.dtype([*kind, ("norms", "<f4", (0,)), ("updates", "<f4", (0,))])))
     assert len(curves(made)) == 5
-    assert len(heat(strip(made))) == 0
+    assert len(heat(strip(made), [])) == 0
 
 
 def test_step_seconds_is_the_median_of_the_last_steps() -> None:

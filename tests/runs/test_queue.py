@@ -236,7 +236,7 @@ def test_a_gpu_without_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.")
 
     run = runs.create(job())
-    monkeypatch.setattr("resnet.train.loop.F.cross_entropy", full)
+    monkeypatch.setattr("resnet.nets.passes.F.cross_entropy", full)
     assert worker.work(run.path).state == "failed"
     assert run.status().message == worker.OUT_OF_MEMORY
     assert worker._Watch(run, alone=False).wish is None

@@ -15,7 +15,8 @@ from resnet.runs import store as runs
 from resnet.runs.store import Run
 from resnet.runs.weights import load_model
 from resnet.train.feeds import Resident
-from resnet.train.loop import State, evaluate
+from resnet.train.loop import evaluate
+from resnet.train.narrow import accelerate
 from resnet.train.recipes import Recipe
 
 RECORDED = {run.job.net.name: run for run in map(Run, sorted((ROOT / "assets" / "runs").iterdir()))}
@@ -88,6 +89,6 @@ def test_the_weights_say_what_was_recorded(name: str, cifar10: Path) -> None:
         model = load_model(run, epoch)
         feed = Resident(data, recipe, torch.device("cpu"), memory_format(model))
         feed.mean, feed.std = torch.tensor(run.info["mean"]), torch.tensor(run.info["std"])
-        [result] = [found for found in evaluate(State(model, recipe), feed, recipe) if found]
+        result = evaluate(accelerate(model, "cpu", recipe.precision), feed, recipe.precision, recipe.flip_test)
         agreed = (result.predicted == recorded[epoch or max(recorded)]).mean()
         assert agreed > (0.99 if epoch is None else 0.97)  # those after an epoch are kept in half precision

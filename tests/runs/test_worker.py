@@ -23,7 +23,7 @@ from resnet.runs import store as runs
 from resnet.runs import worker, writer
 from resnet.runs.store import Run, Status
 from resnet.runs.weights import load_model, save_checkpoint
-from resnet.train.loop import State
+from resnet.train.state import DivergedError, State
 from tests.support.tiny import (
     DEADLINE_S,
     LONG,
@@ -188,7 +188,7 @@ def test_a_kill_between_the_last_step_of_an_epoch_and_its_test(monkeypatch: pyte
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("resnet.train.loop.evaluate", killed)
+        patch.setattr("resnet.train.loop._scores", killed)
         with pytest.raises(Killed):
             worker.work(run.path)
     assert (len(run.steps()), len(run.epochs()), run.checkpoint_step()) == (8, 0, None)
@@ -356,9 +356,9 @@ def test_divergence_leaves_the_last_good_checkpoint(monkeypatch: pytest.MonkeyPa
         calls += 1
         return loss(*args, **options) * (torch.nan if calls == 5 else 1)
 
-    monkeypatch.setattr("resnet.train.loop.F.cross_entropy", breaking)
+    monkeypatch.setattr("resnet.nets.passes.F.cross_entropy", breaking)
     assert worker.work(run.path).state == "failed"
-    assert "The loss became nan at step 5. Try a learning rate below 0.1." in run.status().message
+    assert "The loss became nan at step 5. Choose a learning rate below 0.1." in run.status().message
     assert run.checkpoint_step() == len(run.steps()) == 4
     assert all(value.isfinite().all() for value in load_file(run.path / "checkpoint.safetensors").values())
 
@@ -367,7 +367,7 @@ def test_weights_that_are_not_finite_are_never_saved() -> None:
     run = uninterrupted(RECIPE)
     state = State(build(TINY), RECIPE)
     torch.nn.init.constant_(state.model.fc.bias, torch.inf)  # type: ignore[arg-type, union-attr]
-    with pytest.raises(ArithmeticError, match="no longer finite at step 0"):
+    with pytest.raises(DivergedError, match="no longer finite at step 0"):
         save_checkpoint(run, state)
     assert run.checkpoint_step() == 16
 

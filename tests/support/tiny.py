@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnet.nets.codes import to_code
 from resnet.nets.spec import StageSpec, cifar
 from resnet.runs import store as runs
 from resnet.runs import worker
 from resnet.runs.store import Job, Run
+from resnet.train.loop import EpochTested
+from resnet.train.narrow import accelerate
 from resnet.train.recipes import Recipe
+from resnet.train.state import State
 
 TINY = dataclasses.replace(
     cifar(8), stages=(StageSpec(1, 4, 1), StageSpec(1, 8, 2)), stem_width=4, classes=3, image_size=8
@@ -41,6 +44,19 @@ def write_data(folder: Path, test: int = 40, **more: Any) -> Path:
 
 def job(**changes: Any) -> Job:
     return dataclasses.replace(Job(TINY, "tiny.npz", vars(RECIPE), threads=1, device="cpu"), **changes)
+
+
+def state_of(model: nn.Module, recipe: Recipe) -> State:
+    """The model at its first step on the CPU, as a run prepares it."""
+    return State(accelerate(model, "cpu", recipe.precision), recipe)
+
+
+def figures(record: np.record | EpochTested) -> dict[str, Any]:
+    """All that is recorded of a step but its time, or of a test, comparable with ==."""
+    if isinstance(record, np.record):
+        return {name: record[name].tolist() for name in record.dtype.names or () if name != "seconds"}
+    found = {"epoch": record.epoch, "step": record.step} | vars(record.result)
+    return {name: np.asarray(value).tolist() for name, value in found.items()}
 
 
 def until(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,13 @@ from resnet.nets.spec import PRESETS, NetSpec
 from resnet.train import distributed
 from resnet.train import loop as trainer
 from resnet.train.feeds import Resident
-from resnet.train.loop import Capture, DivergedError, EpochRecord, State, Step, StepRecord, fit
+from resnet.train.graph import Capture, Graph, Replay, cuda_graph
+from resnet.train.loop import BatchTested, EpochTested, StepsTaken, fit
+from resnet.train.narrow import accelerate
 from resnet.train.recipes import Recipe
-from tests.support.tiny import TINY, same
+from resnet.train.state import DivergedError, State
+from resnet.train.step import Step
+from tests.support.tiny import TINY, figures, same, state_of
 
 RECIPE = Recipe(epochs=2, batch=8, seed=3, precision="fp32", ema=0.6, label_smoothing=0.1)
 PER_EPOCH = 7
@@ -86,7 +91,7 @@ def on_cuda(noise: Dataset, monkeypatch: pytest.MonkeyPatch) -> Iterator[Maker]:
     monkeypatch.setattr(nn.Module, "to", lambda module, **_: module)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
-    monkeypatch.setattr("resnet.train.loop._aside", nullcontext)
+    monkeypatch.setattr("resnet.train.graph._aside", nullcontext)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield made
 
@@ -103,8 +108,8 @@ def test_a_step_on_cuda_reads_nothing_back(on_cuda: Maker) -> None:
     with NoWait():
         first, second = step.run(rows()), step(rows(), 0.1, 0)
     assert seen == [torch.bfloat16, torch.bfloat16]
-    for figures in (first, second):
-        assert (figures.device.type, figures.dtype, figures.shape) == ("cuda", torch.float32, (3 + 2 * 20,))
+    for row in (first, second):
+        assert (row.device.type, row.dtype, row.shape) == ("cuda", torch.float32, (3 + 2 * 20,))
 
 
 READS: dict[str, Callable[[Tensor], object]] = {
@@ -135,16 +140,18 @@ def test_a_step_that_reads_something_back_is_found(on_cuda: Maker, read: str, mo
 def test_the_graph_is_left_out_where_each_step_is_another_or_others_take_part(
     on_cuda: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert on_cuda(TINY).capture is trainer._cuda_graph
-    assert on_cuda(dataclasses.replace(TINY, stochastic_depth=0.5)).capture is None
+    graph = on_cuda(TINY).graph
+    assert graph
+    assert graph.capture is cuda_graph
+    assert on_cuda(dataclasses.replace(TINY, stochastic_depth=0.5)).graph is None
     monkeypatch.setattr(distributed, "size", lambda: 2)
     monkeypatch.setattr(distributed, "parallel", lambda model: model)
-    assert on_cuda(TINY).capture is None
+    assert on_cuda(TINY).graph is None
 
 
 def test_a_cpu_has_no_graph(noise: Dataset) -> None:
-    state = State(build(TINY), RECIPE)
-    assert Step(state, feed_of(state, noise), RECIPE).capture is None
+    state = state_of(build(TINY), RECIPE)
+    assert Step(state, feed_of(state, noise), RECIPE).graph is None
 
 
 # The graph: a stand-in on the CPU that, like a CUDA graph, knows operations and memory and nothing of Python.
@@ -171,13 +178,13 @@ class Recording(TorchDispatchMode):
 
 
 def recorder(state: State, recordings: list[Recording]) -> Capture:
-    def capture(step: Callable[[], None]) -> Callable[[], None]:
+    def capture(step: Callable[[], Tensor]) -> tuple[Replay, Tensor]:
         before = state.tensors()
         recordings.append(Recording())
         with recordings[-1]:
-            step()
+            figures = step()
         state.load(before, state.step)  # a graph is recorded without being run
-        return recordings[-1].replay
+        return recordings[-1].replay, figures
 
     return capture
 
@@ -186,18 +193,25 @@ def feed_of(state: State, data: Dataset, recipe: Recipe = RECIPE) -> Resident:
     return Resident(data, recipe, torch.device("cpu"), memory_format(state.model))
 
 
-def figures(record: StepRecord | EpochRecord) -> list:
-    """All that a record holds but its time, comparable with ==."""
-    found = {name: value for name, value in vars(record).items() if name != "seconds"}
-    return [value.tolist() if hasattr(value, "tolist") else value for value in found.values()]
+Taken = StepsTaken | EpochTested
 
 
-def trained(state: State, data: Dataset, recipe: Recipe = RECIPE) -> Iterator[list[StepRecord] | EpochRecord]:
-    return (record for record in fit(state, feed_of(state, data, recipe), recipe) if record is not None)
+def trained(state: State, data: Dataset, recipe: Recipe = RECIPE) -> Iterator[Taken]:
+    events = fit(state, feed_of(state, data, recipe), recipe)
+    return (event for event in events if not isinstance(event, BatchTested))
 
 
-def flat(records: list) -> list:
-    return [figures(one) for record in records for one in (record if isinstance(record, list) else [record])]
+def flat(events: list[Taken]) -> list[dict]:
+    """A step or a test each."""
+    return [
+        figures(one)
+        for event in events
+        for one in (event.rows.view(np.recarray) if isinstance(event, StepsTaken) else [event])
+    ]
+
+
+def last_step(event: Taken) -> int:
+    return int(event.rows["step"][-1]) if isinstance(event, StepsTaken) else event.step
 
 
 @pytest.mark.parametrize("limit", [1, 5])
@@ -205,10 +219,16 @@ def flat(records: list) -> list:
 def test_a_replayed_step_is_bit_for_bit_the_step(
     noise: Dataset, recipe: Recipe, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eager = State(build(TINY), recipe)
+    eager = state_of(build(TINY), recipe)
     expected = flat(list(trained(eager, noise, recipe)))
-    state, recordings = State(build(TINY), recipe), list[Recording]()
-    monkeypatch.setattr(trainer, "Step", lambda s, f, r: Step(s, f, r, recorder(s, recordings)))
+    state, recordings = state_of(build(TINY), recipe), list[Recording]()
+
+    def graphed(*args: Any) -> Step:
+        step = Step(*args)
+        step.graph = Graph(recorder(state, recordings))
+        return step
+
+    monkeypatch.setattr(trainer, "Step", graphed)
     monkeypatch.setattr(trainer, "UNREAD", {"cpu": limit})
     assert flat(list(trained(state, noise, recipe))) == expected
     assert len(recordings) == 1
@@ -222,29 +242,29 @@ def test_a_replayed_step_is_bit_for_bit_the_step(
 def test_records_that_come_several_at_a_time_are_those_that_come_one_by_one(
     noise: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    single, at_step = State(build(TINY), RECIPE), {}
+    single, at_step = state_of(build(TINY), RECIPE), {}
     expected = []
     for record in trained(single, noise):
         expected.append(record)
         at_step[single.step] = single.tensors()
     monkeypatch.setattr(trainer, "UNREAD", {"cpu": 4})
-    state, found = State(build(TINY), RECIPE), []
+    state, found = state_of(build(TINY), RECIPE), []
     for record in trained(state, noise):
         found.append(record)
-        assert state.step == (record[-1] if isinstance(record, list) else record).step
+        assert state.step == last_step(record)
         assert same(state.tensors(), at_step[state.step])
-    assert [len(record) if isinstance(record, list) else "test" for record in found] == [4, 3, "test"] * 2
+    assert [len(record.rows) if isinstance(record, StepsTaken) else "test" for record in found] == [4, 3, "test"] * 2
     assert flat(found) == flat(expected)
-    assert all(one.seconds > 0 for record in found if isinstance(record, list) for one in record)
+    assert all((record.rows["seconds"] > 0).all() for record in found if isinstance(record, StepsTaken))
 
 
 def test_a_training_stopped_between_two_fetches_goes_on_exactly(
     noise: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "UNREAD", {"cpu": 4})
-    whole = State(build(TINY), RECIPE)
+    whole = state_of(build(TINY), RECIPE)
     expected = flat(list(trained(whole, noise)))
-    stopped, again = State(build(TINY), RECIPE), State(build(TINY, seed=99), RECIPE)
+    stopped, again = state_of(build(TINY), RECIPE), state_of(build(TINY, seed=99), RECIPE)
     next(trained(stopped, noise))
     again.load(stopped.tensors(), stopped.step)
     assert flat(list(trained(again, noise))) == expected[4:]
@@ -268,13 +288,13 @@ def test_a_divergence_among_several_steps_gives_the_good_ones_and_keeps_their_we
     noise: Dataset, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Steps come as 1-4, 5-7, a test, 8-11, ...: 5 is the first of its group, 6 has one after it, 7 is the last."""
-    reference, expected = State(Breaks(99), RECIPE), []
+    reference, expected = state_of(Breaks(99), RECIPE), []
     for record in trained(reference, noise):
         expected.append(record)
         if reference.step == at - 1:
             break
     monkeypatch.setattr(trainer, "UNREAD", {"cpu": 4})
-    state, found = State(Breaks(at), RECIPE), list[list[StepRecord] | EpochRecord]()
+    state, found = state_of(Breaks(at), RECIPE), list[Taken]()
     records = trained(state, noise)
     with pytest.raises(DivergedError, match=rf"The loss became nan at step {at}\."):
         found.extend(records)
@@ -293,12 +313,12 @@ def test_on_a_gpu_a_run_a_second_one_and_a_resumed_one_agree(noise: Dataset) -> 
     cuda = torch.device("cuda")
 
     def state(seed: int) -> State:
-        return State(build(TINY, seed, cuda), RECIPE)
+        return State(accelerate(build(TINY, seed, cuda), "cuda", RECIPE.precision), RECIPE)
 
     def train(state: State, epochs: int = RECIPE.epochs) -> dict[str, Tensor]:
         feed = Resident(noise, RECIPE, cuda, memory_format(state.model))
         for record in fit(state, feed, RECIPE):
-            if isinstance(record, EpochRecord) and record.epoch == epochs:
+            if isinstance(record, EpochTested) and record.epoch == epochs:
                 break
         return state.tensors()
 

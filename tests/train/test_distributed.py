@@ -173,21 +173,21 @@ def norm_of(shape: tuple[int, ...]) -> nn.Module:
 def two_processes(folder: Path) -> None:
     """What each of the two processes of the test below computes."""
     found: dict[str, torch.Tensor] = {}
-    with distributed.joined("cpu"):
+    with distributed.process_group("cpu"):
         mine = distributed.rank()
         for name, shape in SHAPES.items():
             net = nn.Sequential(norm_of(shape))
-            distributed._share_norms(net)
+            distributed._sync_batch_norms(net)
             x, gradient = batch(shape)
-            part = distributed.share(len(x))
+            part = distributed.shard(len(x))
             found |= {f"{name} {key}": value for key, value in passed(net[0], x[part], gradient[part]).items()}
         value = torch.full((2, 3), float(mine))
-        distributed.spread([value])
-        found |= {"spread": value, "mean": distributed.mean_(torch.tensor(float(mine)))}
-        found["agreed"] = torch.tensor(distributed.agreed(lambda: 10 + mine))
+        distributed.broadcast_([value])
+        found |= {"broadcast": value, "mean": distributed.all_reduce_mean_(torch.tensor(float(mine)))}
+        found["object"] = torch.tensor(distributed.broadcast_object(lambda: 10 + mine))
         for wrong in (lambda: distributed.check(Recipe(batch=7)), lambda: distributed.check(Recipe(compile=True))):
             with pytest.raises(Refused):
-                distributed.agreed(wrong)
+                distributed.broadcast_object(wrong)
     save_file({name: tensor.detach().contiguous() for name, tensor in found.items()}, folder / f"{mine}.safetensors")
 
 
@@ -219,25 +219,25 @@ def test_batch_norm_over_two_processes_is_that_of_the_whole_batch(
 
 def test_what_processes_tell_each_other(both: list[dict[str, torch.Tensor]]) -> None:
     for found in both:
-        assert found["agreed"] == 10
+        assert found["object"] == 10
         assert found["mean"] == 0.5
-        assert torch.equal(found["spread"], torch.zeros(2, 3))
+        assert torch.equal(found["broadcast"], torch.zeros(2, 3))
 
 
 def test_one_process_needs_no_others() -> None:
     tensor = torch.ones(2)
-    assert distributed.mean_(distributed.sum_(tensor)) is tensor
-    assert distributed.agreed(lambda: 3) == 3
-    assert distributed.share(7) == slice(0, 7)
+    assert distributed.all_reduce_mean_(distributed.all_reduce_sum_(tensor)) is tensor
+    assert distributed.broadcast_object(lambda: 3) == 3
+    assert distributed.shard(7) == slice(0, 7)
     model = nn.Linear(2, 2)
     assert distributed.parallel(model) is model
-    assert not distributed.launched()
+    assert not distributed.under_torchrun()
 
 
 def test_a_device_that_processes_cannot_share_is_one_sentence() -> None:
     with (
-        pytest.raises(Refused, match=r"Several processes train on cpu or cuda\. Received 'mps'."),
-        distributed.joined("mps"),
+        pytest.raises(Refused, match=r"Received 'mps'\. Choose cpu or cuda\."),
+        distributed.process_group("mps"),
     ):
         pass
 

@@ -16,9 +16,11 @@ from resnet.nets.model import ResNet, build, memory_format, weight_layers
 from resnet.nets.spec import NetSpec, StageSpec, plain_twin
 from resnet.seeds import generator
 from resnet.train.feeds import Resident, steps_per_epoch
-from resnet.train.loop import DivergedError, EpochRecord, State, StepRecord, evaluate, fit
-from resnet.train.recipes import RECIPES, Recipe
-from tests.support.tiny import TINY, same
+from resnet.train.loop import EpochTested, StepsTaken, evaluate, fit
+from resnet.train.recipes import RANGES, RECIPES, Recipe
+from resnet.train.state import DivergedError, State
+from resnet.train.step import Step
+from tests.support.tiny import TINY, figures, same, state_of
 
 RECIPE = Recipe(epochs=2, batch=8, seed=3, precision="fp32")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,44 +39,35 @@ def noise() -> Dataset:
 
 
 def run(data: Dataset, recipe: Recipe = RECIPE, net: NetSpec = TINY) -> tuple[list, dict[str, Tensor]]:
-    state = State(build(net, recipe.seed), recipe)
-    return figures(trained(state, data, recipe)), state.tensors()
+    state = state_of(build(net, recipe.seed), recipe)
+    return [figures(record) for record in trained(state, data, recipe)], state.tensors()
 
 
 def feed_of(state: State, data: Dataset, recipe: Recipe) -> Resident:
     return Resident(data, recipe, torch.device("cpu"), memory_format(state.model))
 
 
-def trained(state: State, data: Dataset, recipe: Recipe) -> Iterator[StepRecord | EpochRecord]:
-    """The records one by one."""
-    for record in fit(state, feed_of(state, data, recipe), recipe):
-        yield from record if isinstance(record, list) else [record] if record else []
-
-
-def figures(records: Iterator) -> list:
-    """All that a record holds but its time, comparable with ==."""
-    return [
-        tuple(
-            value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in vars(record).items()
-            if name != "seconds"
-        )
-        for record in records
-    ]
+def trained(state: State, data: Dataset, recipe: Recipe) -> Iterator[np.record | EpochTested]:
+    """The steps one by one, and the tests."""
+    for event in fit(state, feed_of(state, data, recipe), recipe):
+        if isinstance(event, StepsTaken):
+            yield from event.rows.view(np.recarray)
+        elif isinstance(event, EpochTested):
+            yield event
 
 
 def test_records_are_a_step_each_and_a_test_after_each_epoch(noise: Dataset) -> None:
-    records = list(trained(State(build(TINY), RECIPE), noise, RECIPE))
+    records = list(trained(state_of(build(TINY), RECIPE), noise, RECIPE))
     assert [(type(r), r.step) for r in records] == [
-        *[(StepRecord, 1), (StepRecord, 2), (StepRecord, 3), (EpochRecord, 3)],
-        *[(StepRecord, 4), (StepRecord, 5), (StepRecord, 6), (EpochRecord, 6)],
+        *[(np.record, 1), (np.record, 2), (np.record, 3), (EpochTested, 3)],
+        *[(np.record, 4), (np.record, 5), (np.record, 6), (EpochTested, 6)],
     ]
-    assert [r.epoch for r in records if isinstance(r, EpochRecord)] == [1, 2]
+    assert [r.epoch for r in records if isinstance(r, EpochTested)] == [1, 2]
     layers = weight_layers(build(TINY))
     assert all(
         r.seconds > 0 and r.norms.shape == r.updates.shape == (len(layers),)
         for r in records
-        if isinstance(r, StepRecord)
+        if isinstance(r, np.record)
     )
 
 
@@ -142,7 +135,7 @@ class Spy(nn.Module):
 
 def received(data: Dataset, recipe: Recipe, net: NetSpec) -> list[Tensor]:
     spy = Spy(build(net, recipe.seed))
-    list(trained(State(spy, recipe), data, recipe))
+    list(trained(state_of(spy, recipe), data, recipe))
     return spy.seen
 
 
@@ -186,16 +179,16 @@ RESUMED = {
 def test_a_resume_at_any_step_is_exact(noise: Dataset, name: str) -> None:
     net, recipe = RESUMED[name]
     records, weights = run(noise, recipe, net)
-    first, saved = State(build(net, recipe.seed), recipe), {}
+    first, saved = state_of(build(net, recipe.seed), recipe), {}
     saved[0] = first.tensors()
     for record in trained(first, noise, recipe):
-        if isinstance(record, StepRecord):
+        if isinstance(record, np.record):
             saved[record.step] = first.tensors()
     assert len(saved) == 7
     for step, tensors in saved.items():
-        state = State(build(net, seed=99), recipe)
+        state = state_of(build(net, seed=99), recipe)
         state.load(tensors, step)
-        rest = figures(trained(state, noise, recipe))
+        rest = [figures(record) for record in trained(state, noise, recipe)]
         assert rest == records[len(records) - len(rest) :], step
         assert len(rest) == {0: 8, 1: 7, 2: 6, 3: 5, 4: 3, 5: 2, 6: 1}[step]  # at 3 and 6 the epoch's test comes first
         assert same(state.tensors(), weights), step
@@ -213,7 +206,7 @@ def test_stochastic_depth_draws_by_seed_and_step_and_leaves_the_callers_generato
 
 
 def test_tensors_are_a_copy(noise: Dataset) -> None:
-    state = State(build(TINY), RECIPE)
+    state = state_of(build(TINY), RECIPE)
     before = state.tensors()
     kept = {name: value.clone() for name, value in before.items()}
     list(trained(state, noise, RECIPE))
@@ -224,12 +217,12 @@ def test_tensors_are_a_copy(noise: Dataset) -> None:
 def test_load_refuses_the_weights_of_another_net(noise: Dataset) -> None:
     wider = dataclasses.replace(TINY, stem_width=8, stages=(StageSpec(1, 8, 1), StageSpec(1, 8, 2)))
     with pytest.raises(RuntimeError, match="size mismatch"):
-        State(build(TINY), RECIPE).load(State(build(wider), RECIPE).tensors(), 0)
+        state_of(build(TINY), RECIPE).load(state_of(build(wider), RECIPE).tensors(), 0)
 
 
 def test_recorded_norms_are_those_of_autograd(noise: Dataset) -> None:
-    record = next(trained(State(build(TINY, 3), RECIPE), noise, RECIPE))
-    assert isinstance(record, StepRecord)
+    record = next(trained(state_of(build(TINY, 3), RECIPE), noise, RECIPE))
+    assert isinstance(record, np.record)
     model = build(TINY, 3).train()
     x, labels = batch_of(noise, RECIPE, 0)
     loss = F.cross_entropy(model(x), labels)
@@ -241,13 +234,11 @@ def test_recorded_norms_are_those_of_autograd(noise: Dataset) -> None:
 
 def test_evaluate_equals_a_plain_loop_and_leaves_the_statistics_alone(noise: Dataset) -> None:
     model = build(TINY, 3)
-    state = State(model, RECIPE)
+    state = state_of(model, RECIPE)
     list(trained(state, noise, RECIPE))
     before = state.tensors()
     model.train()
-    *pauses, result = evaluate(state, feed_of(state, noise, RECIPE), RECIPE)
-    assert pauses == [None, None]
-    assert result is not None
+    result = evaluate(model, feed_of(state, noise, RECIPE))
     assert same(before, state.tensors())
     losses, hits, shares = [], [], []
     model.eval()
@@ -257,31 +248,44 @@ def test_evaluate_equals_a_plain_loop_and_leaves_the_statistics_alone(noise: Dat
         losses.append((logits.logsumexp(0) - logits[label]).item())
         hits.append(logits.argmax().item())
         shares.append(logits.softmax(0).max().item())
-    assert result.test_loss == pytest.approx(sum(losses) / 503, rel=1e-5)
-    assert result.test_accuracy == np.mean(np.array(hits) == noise.test_labels.numpy())
+    assert result.loss == pytest.approx(sum(losses) / 503, rel=1e-5)
+    assert result.accuracy == np.mean(np.array(hits) == noise.test_labels.numpy())
     assert result.predicted.tolist() == hits
     np.testing.assert_allclose(result.confidence, shares, rtol=1e-4)
 
 
+def test_a_training_leaves_the_models_modules_and_the_process_as_they_are(noise: Dataset) -> None:
+    recipe = dataclasses.replace(RECIPE, precision="bf16")
+    model = build(TINY)
+    before = [type(module) for module in model.modules()], [weight.stride() for weight in model.parameters()]
+    cudnn = torch.backends.cudnn.benchmark
+    state = State(model, recipe)
+    step = Step(state, feed_of(state, noise, recipe), recipe)
+    attributes = set(vars(step))
+    step(next(step.feed.inputs(0, 1))[0], 0.1, 0)
+    assert ([type(module) for module in model.modules()], [weight.stride() for weight in model.parameters()]) == before
+    assert torch.backends.cudnn.benchmark == cudnn
+    assert set(vars(step)) == attributes
+
+
 def test_a_flip_test_averages_the_logits_of_mirror_images(noise: Dataset) -> None:
     recipe = dataclasses.replace(RECIPE, flip_test=True)
-    state = State(build(TINY, 3), recipe)
+    state = state_of(build(TINY, 3), recipe)
     list(trained(state, noise, recipe))
-    *_, result = evaluate(state, feed_of(state, noise, recipe), recipe)
+    result = evaluate(state.model, feed_of(state, noise, recipe), flip=True)
     state.model.eval()
     with torch.no_grad():
         x = normalise(noise.test_images, noise.mean, noise.std)
         logits = (state.model(x) + state.model(x.flip(3))) / 2
-    assert result is not None
-    assert result.test_loss == pytest.approx(F.cross_entropy(logits, noise.test_labels).item(), rel=1e-5)
+    assert result.loss == pytest.approx(F.cross_entropy(logits, noise.test_labels).item(), rel=1e-5)
 
 
 def test_averaged_weights_are_those_written_by_hand_and_are_what_is_tested(noise: Dataset) -> None:
     recipe = dataclasses.replace(RECIPE, ema=0.6)
-    state = State(build(TINY, recipe.seed), recipe)
+    state = state_of(build(TINY, recipe.seed), recipe)
     expected = {name: value.clone() for name, value in state.model.state_dict().items() if value.is_floating_point()}
     for record in trained(state, noise, recipe):
-        if isinstance(record, StepRecord):
+        if isinstance(record, np.record):
             keep = min(0.6, record.step / (9 + record.step))
             for name, value in state.model.state_dict().items():
                 if name in expected:
@@ -293,34 +297,34 @@ def test_averaged_weights_are_those_written_by_hand_and_are_what_is_tested(noise
     model.load_state_dict(expected | {n: b for n, b in model.named_buffers() if n not in expected})
     with torch.no_grad():
         logits = model.eval()(normalise(noise.test_images, noise.mean, noise.std))
-    assert isinstance(record, EpochRecord)
-    assert record.test_loss == pytest.approx(F.cross_entropy(logits, noise.test_labels).item(), rel=1e-4)
+    assert isinstance(record, EpochTested)
+    assert record.result.loss == pytest.approx(F.cross_entropy(logits, noise.test_labels).item(), rel=1e-4)
 
 
 def test_label_smoothing_gives_all_classes_their_share(noise: Dataset) -> None:
     recipe = dataclasses.replace(RECIPE, label_smoothing=0.3)
-    record = next(trained(State(build(TINY, 3), recipe), noise, recipe))
+    record = next(trained(state_of(build(TINY, 3), recipe), noise, recipe))
     x, labels = batch_of(noise, recipe, 0)
     target = 0.7 * F.one_hot(labels, 3) + 0.1
     logs = build(TINY, 3).train()(x).log_softmax(1)
-    assert isinstance(record, StepRecord)
+    assert isinstance(record, np.record)
     assert record.loss == pytest.approx(-(target * logs).sum(1).mean().item(), rel=1e-5)
 
 
 def test_recorded_updates_are_the_change_of_each_weight_over_its_norm(noise: Dataset) -> None:
-    state = State(build(TINY, 3), RECIPE)
+    state = state_of(build(TINY, 3), RECIPE)
     layers = {name: layer.get_parameter("weight") for name, layer in weight_layers(state.model).items()}
     before = {name: weight.detach().clone() for name, weight in layers.items()}
     record = next(trained(state, noise, RECIPE))
     ratios = [((weight - before[name]).norm() / before[name].norm()).item() for name, weight in layers.items()]
-    assert isinstance(record, StepRecord)
+    assert isinstance(record, np.record)
     np.testing.assert_allclose(record.updates, ratios, rtol=1e-4)
 
 
 def test_the_batch_hash_tells_data_seed_and_step_apart_and_not_the_net(noise: Dataset) -> None:
     def hashes(data: Dataset, recipe: Recipe = RECIPE, net: NetSpec = TINY) -> list[int]:
-        found = trained(State(build(net), recipe), data, recipe)
-        return [record.batch for record in found if isinstance(record, StepRecord)]
+        found = trained(state_of(build(net), recipe), data, recipe)
+        return [record.batch for record in found if isinstance(record, np.record)]
 
     ours = hashes(noise)
     assert len(set(ours)) == 6
@@ -344,10 +348,11 @@ def test_the_papers_scaling_pads_with_the_mean_image(noise: Dataset) -> None:
 
 def test_steps_may_end_within_an_epoch(noise: Dataset) -> None:
     recipe = dataclasses.replace(RECIPE, steps=4)
-    records = list(trained(State(build(TINY), recipe), noise, recipe))
-    assert [(type(r), r.step) for r in records[4:]] == [(StepRecord, 4), (EpochRecord, 4)]
+    records = list(trained(state_of(build(TINY), recipe), noise, recipe))
+    assert [(type(r), r.step) for r in records[4:]] == [(np.record, 4), (EpochTested, 4)]
     assert records[3].step == 3
-    assert [r.lr for r in records if isinstance(r, StepRecord)] == [recipe.lr_at(step, 4) for step in range(4)]
+    rates = [np.float32(recipe.lr_at(step, 4)) for step in range(4)]
+    assert [r.lr for r in records if isinstance(r, np.record)] == rates
 
 
 def test_the_papers_recipe_is_the_papers() -> None:
@@ -394,9 +399,9 @@ class Breaks(nn.Module):
 def test_divergence_is_told_with_step_and_advice_before_the_weights_take_it(
     noise: Dataset, only_gradient: bool
 ) -> None:
-    state = State(Breaks(only_gradient), RECIPE)
+    state = state_of(Breaks(only_gradient), RECIPE)
     what = "A gradient" if only_gradient else "The loss"
-    with pytest.raises(DivergedError, match=rf"{what} became nan at step 3\. Try a learning rate below 0\.1\."):
+    with pytest.raises(DivergedError, match=rf"{what} became nan at step 3\. Choose a learning rate below 0\.1\."):
         list(trained(state, noise, RECIPE))
     assert state.step == 2
     assert all(value.isfinite().all() for value in state.tensors().values())
@@ -438,6 +443,15 @@ def test_steps_per_epoch(images: int, batch: int, steps: int) -> None:
     assert steps_per_epoch(images, batch) == steps
 
 
+@pytest.mark.parametrize("field", RANGES)
+def test_the_ends_of_a_range_are_allowed_and_nothing_beyond(field: str) -> None:
+    low, high = RANGES[field]
+    assert [getattr(Recipe(**{field: value}), field) for value in (low, high)] == [low, high]  # type: ignore[arg-type]
+    for beyond in (low - 1, high + 1):
+        with pytest.raises(Refused):
+            Recipe(**{field: beyond})  # type: ignore[arg-type]
+
+
 def test_a_batch_larger_than_the_data_is_all_of_them(noise: Dataset) -> None:
     records, _ = run(noise, dataclasses.replace(RECIPE, batch=64))
     assert len(records) == 4
@@ -449,7 +463,7 @@ def test_a_tiny_net_learns_shapes() -> None:
     stages = (StageSpec(1, 16, 1), StageSpec(1, 32, 2))
     net = dataclasses.replace(TINY, stages=stages, stem_width=16, image_size=16, classes=data.classes)
     recipe = Recipe(epochs=20, batch=16, lr=0.05, augment=False, precision="fp32")
-    losses = [r.loss for r in trained(State(build(net), recipe), data, recipe) if isinstance(r, StepRecord)]
+    losses = [r.loss for r in trained(state_of(build(net), recipe), data, recipe) if isinstance(r, np.record)]
     assert np.mean(losses[:8]) == pytest.approx(np.log(data.classes), abs=0.3)  # chance
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
@@ -466,15 +480,15 @@ KINDS: dict[str, dict] = {
 def test_every_kind_of_net_trains_and_resumes_exactly(noise: Dataset, kind: str) -> None:
     net = dataclasses.replace(TINY, **{"shortcut": "B"} | KINDS[kind])
     records, weights = run(noise, net=net)
-    assert all(math.isfinite(record[1]) for record in records)
+    assert all(math.isfinite(record["loss"]) for record in records if "norms" in record)
     before = {f"model.{name}": value for name, value in build(net, RECIPE.seed).state_dict().items()}
     moved = [name for name, value in weights.items() if name in before and not torch.equal(value, before[name])]
     assert {name for name in before if name.endswith(("weight", "alpha"))} <= set(moved)
-    state = State(build(net, RECIPE.seed), RECIPE)
+    state = state_of(build(net, RECIPE.seed), RECIPE)
     stopped = trained(state, noise, RECIPE)
     for _ in range(2):
         next(stopped)
-    again = State(build(net, seed=99), RECIPE)
+    again = state_of(build(net, seed=99), RECIPE)
     again.load(state.tensors(), state.step)
     list(trained(again, noise, RECIPE))
     assert same(again.tensors(), weights)

@@ -11,8 +11,6 @@ from resnet.devices import autocast
 from resnet.nets.model import build, memory_format
 from resnet.nets.spec import cifar
 from resnet.train import narrow
-from resnet.train.loop import State
-from resnet.train.recipes import Recipe
 
 CONVS = {  # in, out channels, side of the map, kernel, stride, dilation
     "4 wide": (24, 16, 4, 3, 1, 1),
@@ -84,7 +82,7 @@ def gradients(model: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, lis
 def test_a_net_trains_as_without_it_to_the_rounding_of_bf16(called: list[tuple[int, ...]]) -> None:
     images = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     usual = build(cifar(8)).train()
-    quick = State(build(cifar(8)), Recipe(precision="bf16")).model.train()
+    quick = narrow.accelerate(build(cifar(8)), "cpu", "bf16").train()
     expected, made = gradients(usual.to(memory_format=torch.channels_last), images), gradients(quick, images)
     assert called == [(16, 32, 16, 16), (16, 64, 8, 8)]  # the third stage's
     torch.testing.assert_close(made[0], expected[0], rtol=0.02, atol=0.02)
@@ -96,7 +94,7 @@ def test_a_net_trains_as_without_it_to_the_rounding_of_bf16(called: list[tuple[i
 @pytest.mark.usefixtures("amx")
 @pytest.mark.parametrize(("images", "times"), [(7, 0), (8, 2)])
 def test_a_few_images_make_no_row(images: int, times: int, called: list[tuple[int, ...]]) -> None:
-    model = State(build(cifar(8)), Recipe(precision="bf16")).model
+    model = narrow.accelerate(build(cifar(8)), "cpu", "bf16")
     with autocast("cpu", "bf16"):
         model(torch.rand(images, 3, 32, 32))
     assert len(called) == times
@@ -105,10 +103,10 @@ def test_a_few_images_make_no_row(images: int, times: int, called: list[tuple[in
 @pytest.mark.usefixtures("amx")
 def test_in_fp32_nothing_is_laid_side_by_side(called: list[tuple[int, ...]]) -> None:
     images = torch.rand(8, 3, 32, 32)
-    model = build(cifar(8)).eval()
+    model = build(cifar(8)).eval().to(memory_format=torch.channels_last)
     expected = model(images)
     for precision in ("fp32", "bf16"):
-        narrow.quicken(model, "cpu", precision)
+        narrow.accelerate(model, "cpu", precision)
         assert torch.equal(model(images), expected)
     assert called == []
 
@@ -116,7 +114,7 @@ def test_in_fp32_nothing_is_laid_side_by_side(called: list[tuple[int, ...]]) -> 
 def test_without_amx_the_net_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(narrow, "has_bf16", lambda device: False)
     model = build(cifar(8))
-    narrow.quicken(model, "cpu", "bf16")
+    narrow.accelerate(model, "cpu", "bf16")
     assert {type(module) for module in model.modules() if isinstance(module, nn.Conv2d)} == {nn.Conv2d}
 
 
@@ -124,9 +122,9 @@ def test_without_amx_the_net_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
 def test_grouped_biased_and_1x1_convolutions_stay_as_they_are() -> None:
     spec = dataclasses.replace(cifar(8), block="bottleneck", cardinality=2, shortcut="B")
     model = build(spec)
-    narrow.quicken(model, "cpu", "bf16")
+    narrow.accelerate(model, "cpu", "bf16")
     changed = [name for name, module in model.named_modules() if type(module) is narrow._NarrowConv2d]
     assert changed == ["conv1"]
     biased = build(dataclasses.replace(cifar(8), norm="none"))
-    narrow.quicken(biased, "cpu", "bf16")
+    narrow.accelerate(biased, "cpu", "bf16")
     assert not any(type(module) is narrow._NarrowConv2d for module in biased.modules())

@@ -205,9 +205,9 @@ def test_a_streaming_run_stopped_in_an_epoch_ends_as_one_that_never_was(monkeypa
     run = runs.create(job())
     append = writer._append_steps
 
-    def pausing(run: Run, kind: np.dtype, steps: list) -> None:
-        append(run, kind, steps)
-        if steps and steps[-1].step == 8:  # the second of the second epoch
+    def pausing(run: Run, rows: np.ndarray) -> None:
+        append(run, rows)
+        if 8 in rows["step"]:  # the second of the second epoch
             run.request("pause")
 
     monkeypatch.setattr(writer, "_append_steps", pausing)

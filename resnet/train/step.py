@@ -1,0 +1,111 @@
+"""One optimiser step that waits for no device, and what it measures of each weight layer."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from resnet.nets.layers import StochasticDepth
+from resnet.nets.model import weight_layers
+from resnet.nets.passes import forward_backward
+from resnet.seeds import Stream, seed_of
+from resnet.train import distributed
+from resnet.train.feeds import Feed
+from resnet.train.figures import measured_type
+from resnet.train.graph import Graph, Inputs
+from resnet.train.recipes import Recipe
+from resnet.train.state import State
+
+log = logging.getLogger(__name__)
+
+
+class Step:
+    """One optimiser step of `state`: (inputs, lr, step from 0) -> float32 figures, laid out as `measured_type`.
+
+    Once the loss or a gradient is not finite, the weights stay as they are. On CUDA a step is replayed as a graph,
+    unless each is another one (stochastic depth) or other processes take part.
+    """
+
+    def __init__(self, state: State, feed: Feed, recipe: Recipe) -> None:
+        self.state, self.feed, self.recipe = state, feed, recipe
+        self.drops = any(isinstance(module, StochasticDepth) for module in state.model.modules())
+        self.layers = LayerFigures(state.model)
+        self.net, self.unproven = distributed.parallel(state.model), recipe.compile
+        if recipe.compile:
+            self.net = torch.compile(self.net, dynamic=False)  # type: ignore[assignment] # of a module, a module
+        graphable = state.lr.is_cuda and not self.drops and distributed.size() == 1
+        self.graph = Graph() if graphable else None
+
+    def __call__(self, inputs: Inputs, lr: float, step: int) -> Tensor:
+        self.state.schedule(lr, step)
+        with _drawing(self.recipe.seed, Stream.DROPS, step, distributed.rank()) if self.drops else nullcontext():
+            return self.graph(self.run, inputs) if self.graph else self.run(inputs)
+
+    def run(self, inputs: Inputs) -> Tensor:
+        """Forward, backward, the optimiser's step, the average."""
+        x, labels = self.feed.prepare(*inputs)
+        loss, logits = self._proven(x, labels) if self.unproven else self._gradients(x, labels)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        loss, accuracy = distributed.all_reduce_mean_(torch.stack([loss, accuracy])).unbind()
+        every, norms = self.layers.gradient_norms()
+        finite = (loss + every.sum()).isfinite().float()
+        self.state.skipped.copy_(self.state.skipped.maximum(1 - finite))
+        updates = self.layers.relative_updates(self.state.optimizer.step)
+        self.state.update_average()
+        return _packed(skipped=self.state.skipped, loss=loss, accuracy=accuracy, norms=norms, updates=updates)
+
+    def _gradients(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return forward_backward(self.net, x, labels, self.recipe.precision, self.recipe.label_smoothing)
+
+    def _proven(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The first compiled passes; where the compiler fails, the same and all others without it."""
+        self.unproven = False
+        buffers = {name: value.clone() for name, value in self.state.model.named_buffers()}
+        try:
+            return self._gradients(x, labels)
+        except Exception as error:  # noqa: BLE001 (compilers fail in many ways: none at hand, too old, a defect)
+            log.warning("torch.compile failed, so the training goes on without it: %s", error)
+        self.net = distributed.parallel(self.state.model)
+        for name, value in self.state.model.named_buffers():
+            value.copy_(buffers[name])
+        return self._gradients(x, labels)
+
+
+def _packed(**measured: Tensor) -> Tensor:
+    """One row of figures, each where `measured_type` has it."""
+    return torch.cat([measured[name].reshape(-1) for name in measured_type(0).names or ()])
+
+
+@contextmanager
+def _drawing(*key: int) -> Iterator[None]:
+    """What layers draw here, as stochastic depth does, depends on the key alone; PyTorch's generators stay."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_of(*key))
+        yield
+
+
+class LayerFigures:
+    """Figures (layers,) of a model's weight layers, from one pass over all of them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.weights: list[Tensor] = [layer.get_parameter("weight") for layer in weight_layers(model).values()]
+        self.before = [torch.empty_like(weight) for weight in self.weights]
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
+        self.places = [places[id(weight)] for weight in self.weights]
+
+    def gradient_norms(self) -> tuple[Tensor, Tensor]:
+        """L2 norms of the gradients: of every parameter, and of the layers' weights."""
+        norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
+        return torch.stack(norms), torch.stack([norms[place] for place in self.places])
+
+    @torch.no_grad()
+    def relative_updates(self, step: Callable[[], object]) -> Tensor:
+        """Take the optimiser's step: the L2 norm of each weight's change over that of the weight before."""
+        torch._foreach_copy_(self.before, self.weights)
+        lengths = torch.stack(torch._foreach_norm(self.before))
+        step()
+        torch._foreach_sub_(self.before, self.weights)
+        return torch.stack(torch._foreach_norm(self.before)) / lengths.clamp_min(1e-12)
