@@ -69,7 +69,8 @@ def reading(frame: pd.DataFrame, kind: str) -> str:
     words = []
     for net, rows in frame.groupby("net", sort=False):
         found = trend(rows, kind)
-        text = f"{net}: nothing to fit" if found.factor is None else f"{net}: × {found.factor:#.3g} per layer"
+        change = "nothing to fit" if found.factor is None else f"×\N{NO-BREAK SPACE}{found.factor:#.3g} per layer"
+        text = f"{change} in {net}"
         if found.ratio is not None and kind == OUTPUT:
             larger = found.ratio >= 1
             times = amount(found.ratio if larger else 1 / found.ratio)
@@ -77,7 +78,7 @@ def reading(frame: pd.DataFrame, kind: str) -> str:
         if found.left_out:
             text += f" ({found.left_out} of {found.norms} norms are 0 or not finite: a log axis cannot show them)"
         words.append(text)
-    return f"Towards the input, {'; '.join(words)} (least-squares fits to the log over the stages)"
+    return f"Towards the input: {'; '.join(words)} (least-squares fits to the log over the stages)"
 
 
 def show(frame: pd.DataFrame, where: str) -> None:

@@ -181,9 +181,9 @@ GREY = Method("Grey", grey, True, False, "arXiv 0", "A test.", {"times": 1})
 def test_a_new_method_is_one_line_and_says_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "grey", GREY)
     wanted = photos().mean(1) * torch.arange(3)[:, None, None]
-    torch.testing.assert_close(explain("grey", net(), photos(), [0, 1, 2]).double(), wanted.double())
+    torch.testing.assert_close(explain("grey", net(), photos(), [0, 1, 2]), wanted)
     doubled = explain("grey", net(), photos(), [0, 1, 2], options={"times": 2})
-    torch.testing.assert_close(doubled.double(), 2 * wanted.double())
+    torch.testing.assert_close(doubled, 2 * wanted)
     with pytest.raises(Refused, match=r"option .* Received 'often'\. Choose times"):
         explain("grey", net(), photos(), 0, options={"often": 2})
 
@@ -211,9 +211,8 @@ def test_common_layers_are_blocks_or_else_stages() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "method": (lambda: explain("lime", net(), photos(), 0), r"Received 'lime'\. Choose grad-cam, saliency"),
-    "no layer": (lambda: explain("grad-cam", net(), photos(), 0), r"Received None\. Choose conv1, bn1, .*layer3"),
-    "empty layer": (lambda: explain("grad-cam", net(), photos(), 0, ""), r"Received ''\. Choose conv1"),
+    "method": (lambda: explain("lime", net(), photos(), 0), r"Received 'lime'\. Choose .*saliency"),
+    "no layer": (lambda: explain("grad-cam", net(), photos(), 0), r"Received ''\. Choose conv1, bn1, .*layer3"),
     "layer": (lambda: explain("grad-cam", net(), photos(), 0, "layer9"), r"Received 'layer9'\. Choose conv1"),
     "flat layer": (lambda: explain("grad-cam", net(), photos(), 0, "fc"), r"\(N, C, H, W\)\. Received 'fc'"),
     "too high": (lambda: explain("saliency", net(), photos(), 10), r"Received 10\. Choose 0 to 9"),
