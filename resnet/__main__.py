@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import functools
 import logging
-import secrets
 import signal
 import sys
 from collections.abc import Callable
@@ -19,9 +18,11 @@ from resnet.errors import Refused
 from resnet.exports.forms import EXPORTERS, export, file_name
 from resnet.nets.codes import from_code
 from resnet.nets.model import ResNet, build
-from resnet.nets.spec import plain_twin
+from resnet.nets.spec import NetSpec, twins
 from resnet.runs import store as runs
-from resnet.runs.sharing import share, try_on
+from resnet.runs.jobs import Job, fitted
+from resnet.runs.process import make_ready, race, start, wait
+from resnet.runs.sharing import share, test_on
 from resnet.runs.worker import help_with, work
 from resnet.train import distributed
 from resnet.train.recipes import RECIPES, Recipe
@@ -32,29 +33,26 @@ ENDED_WELL = ("finished", "paused", "stopped")
 def train(args: argparse.Namespace) -> int:
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
     recipe = dataclasses.replace(RECIPES[args.recipe], **given)
-    spec = from_code(args.net)
     data = (open_folder if args.stream else load)(args.data, args.size, args.train)
-    spec = dataclasses.replace(spec, classes=data.classes, in_channels=data.channels, image_size=data.size)
-    nets = [spec, plain_twin(spec)] if args.twin and not spec.plain else [spec]
+    net = fitted(from_code(args.net), data)
+    nets = twins(net) if args.twin else [net]
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
-    how = (name, vars(recipe), args.train, args.device, args.threads)
+    job = Job(net, name, recipe, args.train, args.device, args.threads, only_offered=False, stream=args.stream)
     if distributed.launched():
-        group = secrets.token_hex(4)
-        jobs = [runs.Job(net, *how, group, False, args.stream) for net in nets]
-        return _train_together(args.device, functools.partial(_create, jobs))
-    return _follow(runs.start_race(nets, *how, only_offered=False, stream=args.stream))
+        return _train_together(args.device, functools.partial(_create, job, nets))
+    return _follow(race(job, nets))
 
 
-def _create(jobs: list[runs.Job]) -> list[runs.Run]:
-    distributed.check(Recipe(**jobs[0].recipe))
-    return [runs.create(job) for job in jobs]
+def _create(job: Job, nets: list[NetSpec]) -> list[runs.Run]:
+    distributed.check(job.recipe)
+    return runs.create_race(job, nets)
 
 
 def resume(args: argparse.Namespace) -> int:
     found = [runs.find(run_id) for run_id in args.run]
     if distributed.launched():
         return _train_together(found[0].job.device, lambda: found)
-    runs.start(*found)
+    start(*found)
     return _follow(found)
 
 
@@ -62,8 +60,8 @@ def _train_together(device: str, find: Callable[[], list[runs.Run]]) -> int:
     """This process's part in training the runs one after the other; the first process finds, records and tells."""
     with distributed.joined(devices()[0] if device == "auto" else device):
         for run in distributed.agreed(find):
-            distributed.check(Recipe(**run.job.recipe))
-            distributed.agreed(functools.partial(runs.make_ready, run))
+            distributed.check(run.job.recipe)
+            distributed.agreed(functools.partial(make_ready, run))
             _pause_on_signals(run)
             state = _record(run) if distributed.rank() == 0 else help_with(run)
             if state != "finished":
@@ -92,7 +90,7 @@ def _follow(started: list[runs.Run]) -> int:
         print(f"{run.job.net.name}: {run.path}", flush=True)
     shown = dict.fromkeys(started, 0)
     try:
-        for _ in runs.wait(started):
+        for _ in wait(started):
             for run in started:
                 for row in run.epochs().iloc[shown[run] :].itertuples():
                     print(
@@ -102,7 +100,7 @@ def _follow(started: list[runs.Run]) -> int:
     except KeyboardInterrupt:
         for run in started:
             run.request("pause")
-        list(runs.wait(started))
+        list(wait(started))
     statuses = [run.status() for run in started]
     for run, status in zip(started, statuses, strict=True):
         print(f"{run.job.net.name}: {status.state}. {status.message}")
@@ -186,7 +184,7 @@ def fetch_data(args: argparse.Namespace) -> int:
 
 def test_run(args: argparse.Namespace) -> int:
     run = runs.find(args.run)
-    found = try_on(run, load(args.data, run.job.net.image_size))
+    found = test_on(run, load(args.data, run.job.net.image_size))
     print(f"{run.job.net.name}: {found['accuracy']:.2%} of {found['images']:,} test images. {found['source']}")
     return 0
 

@@ -16,9 +16,11 @@ from pages.ui.cached import (
 )
 from resnet.attribution.methods import METHODS
 from resnet.errors import Refused
-from resnet.nets.spec import cifar, plain_twin
+from resnet.nets.spec import cifar, twins
 from resnet.plots import attribution as attribution_plots
 from resnet.runs import store as runs
+from resnet.runs.jobs import ACTIVE, Job
+from resnet.runs.process import race
 from resnet.runs.store import Run
 from resnet.train.recipes import Recipe
 
@@ -31,11 +33,11 @@ def quick_start() -> None:
     st.info(
         "There is no trained pair of twins yet, so nothing can be explained. It takes a residual run and a plain one."
     )
-    going = [run for run in runs.all_runs() if run.status().state in runs.ACTIVE]
+    going = [run for run in runs.all_runs() if run.status().state in ACTIVE]
     if going:
         live.show(live.group_of(going[0]))
     elif st.button("Train a small pair on drawn shapes (about a minute)", type="primary", icon=":material/play_arrow:"):
-        runs.start_race([QUICK_NET, plain_twin(QUICK_NET)], "shapes", vars(QUICK_RECIPE))
+        race(Job(QUICK_NET, "shapes", QUICK_RECIPE), twins(QUICK_NET))
         st.rerun()
 
 

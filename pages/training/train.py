@@ -1,6 +1,5 @@
 """Train: start nets beside their plain twins, and watch, replay, pause, resume or delete runs."""
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
@@ -15,8 +14,10 @@ from pages.ui.cached import DataInfo, data_info
 from resnet.data import dataset as data
 from resnet.devices import devices
 from resnet.errors import Refused
-from resnet.nets.spec import NetSpec, plain_twin
+from resnet.nets.spec import NetSpec, twins
 from resnet.runs import store as runs
+from resnet.runs.jobs import Job, fitted
+from resnet.runs.process import race
 from resnet.runs.store import Run
 from resnet.train.feeds import steps_per_epoch
 from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, differences, recipe_name
@@ -174,7 +175,7 @@ def tell(recipe: Recipe, images: int, info: DataInfo, device: str) -> None:
     if recipe.compile:
         st.caption("torch.compile: the first step comes after half a minute or more.")
     if info.name == "cifar10":
-        found = differences(vars(recipe), info.source, images == info.train_images)
+        found = differences(recipe, info.source, images == info.train_images)
         st.caption("Unlike the paper: " + "; ".join(found) + "." if found else "As in the paper.")
 
 
@@ -182,8 +183,8 @@ def race_field(spec: NetSpec) -> list[NetSpec]:
     """All nets of the race: the visitor's, its twin, and others that are added."""
     widgets.net_field(spec, "train.net")
     twin = st.toggle("Train with its plain twin", True, key="train.twin", persist_state="session", disabled=spec.plain)
-    nets = [spec, plain_twin(spec)] if twin and not spec.plain else [spec]
-    more = {net.name: net for own in widgets.CIFAR_NETS for net in (own, plain_twin(own)) if net not in nets}
+    nets = twins(spec) if twin else [spec]
+    more = {net.name: net for own in widgets.CIFAR_NETS for net in twins(own) if net not in nets}
     added = st.multiselect(
         "More nets in the race", more, key="train.race", max_selections=MOST_NETS - 2,
         help="All nets of a race get the same batches from the same seed and share the machine.",
@@ -194,11 +195,9 @@ def race_field(spec: NetSpec) -> list[NetSpec]:
 def begin(nets: list[NetSpec], info: DataInfo, recipe: Recipe, images: int, size: int, device: str) -> None:
     """Fit the nets to the data, start them as one race and show it."""
     some = None if images == info.train_images else images
-    fitted = [
-        dataclasses.replace(net, classes=info.classes, in_channels=info.channels, image_size=size) for net in nets
-    ]
-    started = runs.start_race(fitted, info.name, vars(recipe), some, device)
-    state.set_run(started[0].id)
+    fitting = [fitted(net, info, size) for net in nets]
+    first, *_ = race(Job(fitting[0], info.name, recipe, some, device), fitting)
+    state.set_run(first.id)
     st.rerun()
 
 

@@ -14,6 +14,8 @@ from resnet.plots import live as live_plots
 from resnet.plots.runs import colors
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, bin_width, curves, heat, robust_limits, strip
+from resnet.runs.jobs import ACTIVE
+from resnet.runs.process import start
 from resnet.runs.store import Run
 
 REFRESH_S = 1.0
@@ -22,6 +24,7 @@ POINTS = 250  # of one curve
 ABREAST = 3  # nets beside each other
 QUANTITIES = {"norms": "gradient norms", "updates": "update-to-weight ratios"}
 TITLES = {"norms": "log10 ||dL/dW||", "updates": "log10 ||change of W|| / ||W||"}
+DOING = {"pause": "Pausing", "stop": "Stopping"}
 BADGES = {
     "starting": "gray",
     "queued": "gray",
@@ -42,7 +45,7 @@ def group_of(run: Run) -> list[Run]:
 
 
 def active(group: list[Run]) -> bool:
-    return any(run.status().state in runs.ACTIVE for run in group)
+    return any(run.status().state in ACTIVE for run in group)
 
 
 def show(group: list[Run], charts: bool = True) -> None:
@@ -86,7 +89,7 @@ def _progress(run: Run, made: Digest) -> None:
     elif status.state == "running":
         said.append(status.phase)
     if status.state == "running" and made.count:
-        said += [f"{run.job.recipe['batch'] / made.step_seconds:,.0f} images/s on {status.device}"]
+        said += [f"{run.job.recipe.batch / made.step_seconds:,.0f} images/s on {status.device}"]
         left = (status.steps - made.count) * made.step_seconds
         said += [f"{duration(left)} left"] if made.count < status.steps else []
     said += [tests] if (tests := words.accuracy(run.epochs())) else []
@@ -113,16 +116,16 @@ def _buttons(group: list[Run]) -> None:
     states = {run.status().state for run in group}
     with st.container(horizontal=True):
         for what, icon in [("pause", ":material/pause:"), ("stop", ":material/stop:")]:
-            if st.button(what.capitalize(), icon=icon, disabled=not states & set(runs.ACTIVE), key=f"live.{what}"):
+            if st.button(what.capitalize(), icon=icon, disabled=not states & set(ACTIVE), key=f"live.{what}"):
                 for run in group:
-                    if run.status().state in runs.ACTIVE:
+                    if run.status().state in ACTIVE:
                         run.request(what)
-                st.toast(f"Asked to {what}; it does so after the step it is at.")
-        over = (*runs.ACTIVE, "finished")
+                st.toast(f"{DOING[what]} after this step.")
+        over = (*ACTIVE, "finished")
         idle = [run for run in group if run.status().state not in over and not run.shipped]
         if st.button("Resume", icon=":material/play_arrow:", disabled=not idle, key="live.resume"):
             with widgets.told(Refused, OSError):
-                runs.start(*idle)
+                start(*idle)
                 st.rerun()
 
 

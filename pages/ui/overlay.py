@@ -58,7 +58,7 @@ def _line(run: Run, name: str, hue: str, figure: str, axis: str) -> Line:
 
 
 def _per_epoch(run: Run) -> int:
-    return steps_per_epoch(int(run.info.get("train_images", 1)), int(run.job.recipe.get("batch", 1)))
+    return steps_per_epoch(int(run.info.get("train_images", 1)), run.job.recipe.batch)
 
 
 def _error(run: Run) -> float | None:

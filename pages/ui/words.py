@@ -9,7 +9,7 @@ import streamlit as st
 
 from resnet.runs.curves import Digest, same_batches
 from resnet.runs.store import Run
-from resnet.train.recipes import recipe_name
+from resnet.train.recipes import Recipe, recipe_name
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -41,15 +41,15 @@ def accuracy(tested: pd.DataFrame) -> str:
     return f"{words}), best {shares[best]:.1f} % at epoch {epochs[best]}"
 
 
-def how(recipe: dict[str, Any]) -> str:
+def how(recipe: Recipe) -> str:
     """What the recipe does beyond training and testing one set of weights on one view of each image."""
     found = []
-    if recipe.get("ema"):
-        found.append(f"The tests use weights averaged over steps (EMA {recipe['ema']:g}), not the last ones.")
-    if recipe.get("flip_test"):
+    if recipe.ema:
+        found.append(f"The tests use weights averaged over steps (EMA {recipe.ema:g}), not the last ones.")
+    if recipe.flip_test:
         found.append("Each test averages the logits of an image and of its mirror image.")
-    if recipe.get("label_smoothing"):
-        found.append(f"The training loss includes label smoothing of {recipe['label_smoothing']:g}.")
+    if recipe.label_smoothing:
+        found.append(f"The training loss includes label smoothing of {recipe.label_smoothing:g}.")
     return " ".join(found)
 
 
@@ -58,7 +58,7 @@ def origin(run: Run) -> str:
     info, recipe = run.info, run.job.recipe
     if not info:
         return ""
-    words = [f"Recipe {recipe_name(recipe)}, seed {recipe.get('seed', 0)}"]
+    words = [f"Recipe {recipe_name(recipe)}, seed {recipe.seed}"]
     images = info.get("train_images")
     words += [f"trained on {f'{images:,}' if isinstance(images, int) else 'the'} images of {run.job.data}"]
     words += [f"pixels: {str(info.get('source') or 'of unknown origin').rstrip('.')}"]

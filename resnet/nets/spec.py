@@ -220,6 +220,11 @@ class NetSpec:
         return name or f"{'plain' if self.plain else 'ResNet'}-{self.depth} (custom)"
 
 
+def twins(spec: NetSpec) -> list[NetSpec]:
+    """The net and its plain twin; a plain net alone."""
+    return [spec] if spec.plain else [spec, plain_twin(spec)]
+
+
 def plain_twin(spec: NetSpec) -> NetSpec:
     """The same net without shortcuts (He 2015, 3.3), and without what leaves a block its shortcut alone."""
     stages = tuple(dataclasses.replace(stage, shortcut="") for stage in spec.stages)

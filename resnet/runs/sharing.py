@@ -14,24 +14,24 @@ from resnet.data.dataset import Dataset
 from resnet.errors import Refused
 from resnet.files import replace_file
 from resnet.nets.model import memory_format
+from resnet.runs.jobs import ACTIVE
 from resnet.runs.prepare import check_net
-from resnet.runs.store import ACTIVE, Run
+from resnet.runs.store import Run
 from resnet.runs.weights import load_model
 from resnet.train.feeds import Resident
 from resnet.train.loop import State, evaluate
-from resnet.train.recipes import Recipe
 
 COPIED = ("run.json", "info.json", "tests.json", "steps.bin", "epochs.jsonl", "predictions.bin", "test.npz")
 
 
-def try_on(run: Run, data: Dataset) -> dict[str, Any]:
+def test_on(run: Run, data: Dataset) -> dict[str, Any]:
     """Test the run's final weights on the test images of `data`, and note it in the run's tests.json.
 
     The answer: data, source, images, accuracy, loss, step. Refused where the net cannot read them.
     """
     check_net(run.job, data)
     model, info = load_model(run), run.info
-    recipe = dataclasses.replace(Recipe(**run.job.recipe), ema=0, precision=info.get("precision", "fp32"))
+    recipe = dataclasses.replace(run.job.recipe, ema=0, precision=info.get("precision", "fp32"))
     feed = Resident(data, recipe, torch.device("cpu"), memory_format(model))
     feed.mean, feed.std = torch.tensor(info["mean"]), torch.tensor(info["std"])  # those that the net learnt with
     [result] = [found for found in evaluate(State(model, recipe), feed, recipe) if found]

@@ -15,7 +15,9 @@ from resnet.__main__ import main
 from resnet.files import ROOT
 from resnet.nets.codes import from_code
 from resnet.nets.model import build
+from resnet.runs import process
 from resnet.runs import store as runs
+from resnet.runs.jobs import Status
 from resnet.train.recipes import RECIPES
 from tests.support.tiny import TINY_CODE, until
 
@@ -78,10 +80,10 @@ def test_a_runs_folder_that_cannot_be_made_is_a_sentence(
 
 
 def test_a_named_recipe_is_taken_and_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "start", lambda *found: [run.write_status(runs.Status("finished")) for run in found])
+    monkeypatch.setattr(process, "start", lambda *found: [run.write_status(Status("finished")) for run in found])
     assert main([*TRAIN, "--recipe", "paper", "--batch", "16", "--nesterov"]) == 0
     [run] = runs.all_runs()
-    assert run.job.recipe == vars(dataclasses.replace(RECIPES["paper"], batch=16, nesterov=True))
+    assert run.job.recipe == dataclasses.replace(RECIPES["paper"], batch=16, nesterov=True)
 
 
 def test_a_folder_named_like_a_data_set_does_not_take_its_place(
@@ -89,7 +91,7 @@ def test_a_folder_named_like_a_data_set_does_not_take_its_place(
 ) -> None:
     (tmp_path / "tiny.npz").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "start", lambda *found: [run.write_status(runs.Status("finished")) for run in found])
+    monkeypatch.setattr(process, "start", lambda *found: [run.write_status(Status("finished")) for run in found])
     assert main([*TRAIN, "--twin"]) == 0
     made = runs.all_runs()
     assert [run.job.data for run in made] == ["tiny.npz", "tiny.npz"]
@@ -104,7 +106,7 @@ def test_train_finishes_and_the_run_shows_up(capsys: pytest.CaptureFixture[str])
     assert str(run.path) in out
     assert "epoch 2, step 16, test accuracy " in out
     assert ": finished." in out
-    assert run.job.recipe["augment"] is False
+    assert run.job.recipe.augment is False
     assert main(["runs"]) == 0
     line = capsys.readouterr().out
     assert line.startswith(f"{run.id}  finished ")

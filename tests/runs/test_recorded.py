@@ -16,7 +16,6 @@ from resnet.runs.store import Run
 from resnet.runs.weights import load_model
 from resnet.train.feeds import Resident
 from resnet.train.loop import State, evaluate
-from resnet.train.recipes import Recipe
 
 RECORDED = {run.job.net.name: run for run in map(Run, sorted((ROOT / "assets" / "runs").iterdir()))}
 NAMES = ["ResNet-20", "plain-20", "ResNet-56", "plain-56"]
@@ -34,10 +33,10 @@ def test_a_recorded_run_is_whole(name: str) -> None:
     run = RECORDED[name]
     steps, epochs, labels = run.steps(), run.epochs(), run.test_set()[0]
     assert run.status().state == "finished"
-    assert run.checkpoint_step() == len(steps) == Recipe(**run.job.recipe).total_steps(390)
+    assert run.checkpoint_step() == len(steps) == run.job.recipe.total_steps(390)
     np.testing.assert_array_equal(steps["step"], np.arange(1, len(steps) + 1))
     assert all(np.isfinite(steps[column]).all() for column in ("loss", "norms", "updates"))
-    np.testing.assert_array_equal(epochs["epoch"], np.arange(1, run.job.recipe["epochs"] + 1))
+    np.testing.assert_array_equal(epochs["epoch"], np.arange(1, run.job.recipe.epochs + 1))
     np.testing.assert_array_equal(run.predictions()["epoch"], epochs["epoch"])
     np.testing.assert_allclose((run.predictions()["predicted"] == labels).mean(1), epochs["test_accuracy"], atol=1e-9)
     [lossless] = run.tests
@@ -82,7 +81,7 @@ def test_the_weights_say_what_was_recorded(name: str, cifar10: Path) -> None:
         pytest.skip("this CIFAR-10 is not the JPEG copy that the recorded runs learnt from")
     some = slice(None, None, 40)
     data = dataclasses.replace(data, test_images=data.test_images[some], test_labels=data.test_labels[some])
-    recipe = Recipe(**run.job.recipe | {"ema": 0.0, "precision": run.info["precision"]})
+    recipe = dataclasses.replace(run.job.recipe, ema=0.0, precision=run.info["precision"])
     recorded = {row["epoch"]: row["predicted"][some] for row in run.predictions()}
     for epoch in (None, *run.checkpoints()):
         model = load_model(run, epoch)

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from resnet.data.dataset import load, normalise
 from resnet.errors import Refused
+from resnet.runs import sharing
 from resnet.runs import store as runs
-from resnet.runs.sharing import share, try_on
+from resnet.runs.sharing import share
 from resnet.runs.weights import load_model
 from resnet.runs.worker import work
 from tests.support.tiny import RECIPE, job, uninterrupted
@@ -25,7 +26,7 @@ def test_the_accuracy_on_other_data_is_that_of_a_plain_loop_and_is_kept() -> Non
     run = uninterrupted(AVERAGED)
     data = load("tiny.npz")
     other = dataclasses.replace(data, name="other", source="Elsewhere.", test_images=data.test_images.flip(0) // 2)
-    found = try_on(run, other)
+    found = sharing.test_on(run, other)
     with torch.no_grad():
         x = normalise(other.test_images, data.mean, data.std)  # as the net learnt, whatever the other data's mean is
         logits = load_model(run).eval()(x)
@@ -33,16 +34,16 @@ def test_the_accuracy_on_other_data_is_that_of_a_plain_loop_and_is_kept() -> Non
     assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, other.test_labels).item(), rel=1e-5)
     assert (found["data"], found["source"], found["images"], found["step"]) == ("other", "Elsewhere.", 40, 40)
     assert run.tests == [found]
-    again = try_on(run, data)
-    try_on(run, other)
+    again = sharing.test_on(run, data)
+    sharing.test_on(run, other)
     assert [test["data"] for test in run.tests] == [again["data"], "other"]
     assert again["accuracy"] == run.epochs().test_accuracy.iloc[-1]
 
 
 def test_data_that_the_net_cannot_read_are_refused() -> None:
     run = uninterrupted(RECIPE)
-    with pytest.raises(Refused, match="The net reads 3 channels and tells 3 classes apart; shapes has"):
-        try_on(run, load("shapes", size=8))
+    with pytest.raises(Refused, match="The net reads 3 channels and has 3 classes; shapes has"):
+        sharing.test_on(run, load("shapes", size=8))
 
 
 @pytest.mark.parametrize("text", ["", "5", "{}", "[5]", "[" * 10_000])
@@ -54,7 +55,7 @@ def test_damaged_tests_read_as_none(text: str) -> None:
 
 def test_a_shared_run_has_all_that_can_be_looked_at_and_nothing_else(tmp_path: Path) -> None:
     run = uninterrupted(AVERAGED)
-    try_on(run, load("tiny.npz"))
+    sharing.test_on(run, load("tiny.npz"))
     copy = share(run, tmp_path / "out", epochs=2)
     assert copy.path == tmp_path / "out" / run.id
     assert copy.job == run.job

@@ -181,7 +181,7 @@ def test_a_mean_image_of_streamed_pictures_is_refused() -> None:
 
 
 def job(**changes: Any) -> Job:
-    made = Job(NET, "zoo", vars(RECIPE), device="cpu", threads=1, stream=True)
+    made = Job(NET, "zoo", RECIPE, device="cpu", threads=1, stream=True)
     return dataclasses.replace(made, **changes)
 
 
