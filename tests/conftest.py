@@ -68,7 +68,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def no_worker_left() -> Iterator[None]:
     yield
-    for _, child in children._workers.values():
+    for child in children._workers.values():
         if child.poll() is None:
             child.kill()
             child.wait()

@@ -55,7 +55,7 @@ def verdict(run: Run, name: str, color: str, epoch: int | None) -> Verdict | Non
     if epoch is None or not kept.dtype.names or not len(found := kept[kept["epoch"] == epoch]):
         return None
     labels, rows, pictures = run.test_set()
-    class_names = tuple(map(str, run.info["class_names"]))
+    class_names = run.class_names()
     predicted, confidence = found["predicted"][0].astype(np.int64), found["confidence"][0] / CONFIDENCE
     if len(labels) != len(predicted) or max(labels.max(), predicted.max()) >= len(class_names) or labels.min() < 0:
         return None

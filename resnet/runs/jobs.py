@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from resnet.errors import Refused
@@ -41,6 +42,7 @@ class Job:
         return json.dumps(dataclasses.asdict(self) | {"net": to_dict(self.net), "version": VERSION}, indent=1)
 
     @staticmethod
+    @lru_cache(maxsize=1000)  # a list of runs reads them all
     def from_json(text: str) -> "Job":
         """Refused, ValueError, TypeError or KeyError where the text is no job.
 

@@ -14,6 +14,7 @@ import os
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,25 @@ class Records:
 
     path: Path
 
-    @property
     def info(self) -> dict[str, Any]:
         """layers, class_names, source, mean, std, train_images, test_images, ...; {} before the data are read."""
         try:
-            info = json.loads((self.path / "info.json").read_text())
+            info = _parsed((self.path / "info.json").read_text())
         except (OSError, ValueError, RecursionError):
             return {}
-        return info if isinstance(info, dict) else {}
+        return dict(info) if isinstance(info, dict) else {}
 
-    @property
     def layers(self) -> list[str]:
         """Names of the weight layers whose gradient norms are recorded."""
-        layers = self.info.get("layers")
+        layers = self.info().get("layers")
         return [str(name) for name in layers] if isinstance(layers, list) else []
 
+    def class_names(self) -> tuple[str, ...]:
+        names = self.info().get("class_names")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
+
     def record_type(self) -> np.dtype:
-        columns, layers = [(name, "<f4") for name in ("loss", "accuracy", "lr", "seconds")], len(self.layers)
+        columns, layers = [(name, "<f4") for name in ("loss", "accuracy", "lr", "seconds")], len(self.layers())
         by_layer = [(name, "<f4", (layers,)) for name in ("norms", "updates")]
         return np.dtype([("step", "<i4"), *columns, ("batch", "<u4"), *by_layer])
 
@@ -71,7 +74,7 @@ class Records:
 
     def prediction_type(self) -> np.dtype:
         """One epoch's: the number of images, and the smallest integers for the classes, come from info.json."""
-        images, classes = self.info.get("test_images"), self.info.get("class_names")
+        images, classes = self.info().get("test_images"), self.info().get("class_names")
         if not isinstance(images, int) or not isinstance(classes, list) or images < 1 or not classes:
             return np.dtype([])
         kind = np.min_scalar_type(len(classes) - 1).newbyteorder("<")
@@ -97,7 +100,6 @@ class Records:
             labels, rows, pictures = labels[:0], rows[:0], pictures[:0]
         return labels, rows, pictures
 
-    @property
     def tests(self) -> list[dict[str, Any]]:
         """What the final weights reached on other data: data, source, images, accuracy, loss, step."""
         try:
@@ -116,8 +118,8 @@ class Records:
         records = self.steps()
         names = [name for name in records.dtype.names or () if name not in ("norms", "updates")]
         frame = pd.DataFrame({name: records[name] for name in names})
-        norms = pd.DataFrame(records["norms"], columns=[f"grad_norm {name}" for name in self.layers])
-        updates = pd.DataFrame(records["updates"], columns=[f"update_to_weight {name}" for name in self.layers])
+        norms = pd.DataFrame(records["norms"], columns=[f"grad_norm {name}" for name in self.layers()])
+        updates = pd.DataFrame(records["updates"], columns=[f"update_to_weight {name}" for name in self.layers()])
         return frame.join(norms).join(updates).merge(self.epochs(), on="step", how="left").to_csv(index=False)
 
     def cut_torn(self) -> tuple[int, int]:
@@ -131,6 +133,12 @@ class Records:
         lines = tests.read_bytes().splitlines(keepends=True) if tests.exists() else []
         _cut(tests, sum(map(len, lines[:tested])))
         return whole, tested
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """With a mean image it takes a millisecond, and a look asks for the layers again and again."""
+    return json.loads(text)
 
 
 def sample_rows(images: int) -> np.ndarray:

@@ -30,7 +30,7 @@ def test_on(run: Run, data: Dataset) -> dict[str, Any]:
     The answer: data, source, images, accuracy, loss, step. Refused where the net cannot read them.
     """
     check_net(run.job, data)
-    model, info = load_model(run), run.info
+    model, info = load_model(run), run.info()
     recipe = dataclasses.replace(run.job.recipe, ema=0, precision=info.get("precision", "fp32"))
     feed = Resident(data, recipe, torch.device("cpu"), memory_format(model))
     feed.mean, feed.std = torch.tensor(info["mean"]), torch.tensor(info["std"])  # those that the net learnt with
@@ -43,7 +43,7 @@ def test_on(run: Run, data: Dataset) -> dict[str, Any]:
         "loss": result.test_loss,
         "step": run.checkpoint_step(),
     }
-    others = [test for test in run.tests if test.get("data") != found["data"]]
+    others = [test for test in run.tests() if test.get("data") != found["data"]]
     replace_file(run.path / "tests.json", json.dumps([*others, found]))
     return found
 

@@ -22,7 +22,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
@@ -46,7 +48,7 @@ def runs_folder() -> Path:
 
 @dataclass(frozen=True)
 class Run(Records):
-    """One run's folder. Refused where the folder is not one."""
+    """One run's folder, read anew at each call. Refused where the folder is not one."""
 
     @property
     def id(self) -> str:
@@ -59,7 +61,6 @@ class Run(Records):
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise Refused(f"{self.id} cannot be read as a run. {error}") from None
 
-    @property
     def created(self) -> float:
         """Seconds since 1970, 0 for a run that is being deleted."""
         try:
@@ -120,6 +121,11 @@ class Run(Records):
                 file.write(text.ljust(path.stat().st_size))
         return status
 
+    def recorded_steps(self) -> int:
+        """The number of whole step records, from the file's size alone."""
+        path = self.path / "steps.bin"
+        return path.stat().st_size // self.record_type().itemsize if self.layers() and path.exists() else 0
+
     def checkpoint_step(self) -> int | None:
         """The step that the checkpoint belongs to, None where there is none that can be read."""
         try:
@@ -146,6 +152,19 @@ class Run(Records):
         """True for a recorded run that came with the program and can only be looked at."""
         return self.path.parent == SHIPPED
 
+    def look(self) -> "Snapshot":
+        """All that a page shows of the run, asked for once."""
+        return Snapshot(
+            run=self,
+            status=self.status(),
+            info=self.info(),
+            layers=self.layers(),
+            tests=self.tests(),
+            epochs=self.epochs(),
+            recorded_steps=self.recorded_steps(),
+            checkpoint_step=self.checkpoint_step(),
+        )
+
     def delete(self, patience_s: float = 20) -> None:
         """Stop the worker if there is one and remove the folder for good."""
         if self.shipped:
@@ -158,6 +177,28 @@ class Run(Records):
         except Timeout:
             raise Refused(f"{self.id} is still busy. Try again when it has stopped.") from None
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What a run's folder said at one moment; the fields are what the methods of `Run` gave."""
+
+    run: Run
+    status: Status
+    info: dict[str, Any]
+    layers: list[str]
+    tests: list[dict[str, Any]]
+    epochs: pd.DataFrame
+    recorded_steps: int
+    checkpoint_step: int | None
+
+    @property
+    def job(self) -> Job:
+        return self.run.job
+
+    @property
+    def active(self) -> bool:
+        return self.status.state in ACTIVE
 
 
 def _without_worker(status: Status, ended: dict[float, bool]) -> Status:
@@ -219,13 +260,13 @@ def find(run_id: str) -> Run:
 def trained(plain: bool) -> list[Run]:
     """Residual or plain runs that have weights to look at, the newest first, then the recorded ones."""
     return [
-        run for run in [*all_runs(), *shipped()] if run.job.net.plain == plain and run.checkpoint_step() and run.info
+        run for run in [*all_runs(), *shipped()] if run.job.net.plain == plain and run.checkpoint_step() and run.info()
     ]
 
 
 def all_runs() -> list[Run]:
     """Every readable run of the runs folder, the newest first."""
-    return sorted(_runs_in(runs_folder()), key=lambda run: run.created, reverse=True)
+    return sorted(_runs_in(runs_folder()), key=lambda run: run.created(), reverse=True)
 
 
 def shipped() -> list[Run]:

@@ -147,7 +147,7 @@ def _train(run: Run, watch: _Watch, status: Status) -> Status:
         return dataclasses.replace(status, state=wish)
     status = dataclasses.replace(status, state="running", phase="loading data", device=device)
     run.write_status(status)
-    before = str(run.info.get("precision") or "") if len(run.steps()) else ""
+    before = str(run.info().get("precision") or "") if len(run.steps()) else ""
     data, recipe, feed, state = prepare(run.job, device, before)
     check_same(run, data)
     note_info(run, data, list(weight_layers(state.model)), recipe, device)

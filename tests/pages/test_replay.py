@@ -22,6 +22,7 @@ from resnet.runs import store as runs
 from resnet.runs.curves import Digest, Strip
 from resnet.runs.jobs import Job, Status
 from resnet.runs.store import Run
+from resnet.runs.table import distinct_names
 from resnet.runs.worker import work
 from resnet.train.recipes import RECIPES, Recipe, differences, recipe_name
 from resnet.zoo.he2015 import published_error
@@ -336,7 +337,7 @@ def test_the_papers_error_is_a_line_with_its_source(pair: list[Run], chosen: str
 
 def test_a_run_as_in_the_paper_may_be_compared(pair: list[Run]) -> None:
     (ours,) = copies(pair[0], 1, net=PRESETS["ResNet-20"], data="cifar10", recipe=RECIPES["paper"])
-    info = ours.info | {"source": "CIFAR-10, original pixels (Krizhevsky 2009)"}
+    info = ours.info() | {"source": "CIFAR-10, original pixels (Krizhevsky 2009)"}
     (ours.path / "info.json").write_text(json.dumps(info))
     assert "ResNet-20: trained as in the paper." in texts(overlay("error", [ours]))
 
@@ -397,21 +398,21 @@ def test_the_best_and_the_last_epoch_are_both_given() -> None:
 
 
 def test_names_tell_runs_apart(pair: list[Run]) -> None:
-    assert words.names(pair) == [run.job.net.name for run in pair]
+    assert distinct_names(pair) == [run.job.net.name for run in pair]
     (other,) = copies(pair[0], 1, recipe=RECIPES["fast"])
     name = pair[0].job.net.name
-    assert words.names([pair[0], other]) == [f"{name}, own", f"{name}, fast"]
+    assert distinct_names([pair[0], other]) == [f"{name}, own", f"{name}, fast"]
     same = copies(pair[0], 2, group="")
-    assert words.names(same) == [f"{name}, own (1000)", f"{name}, own (1001)"]
+    assert distinct_names(same) == [f"{name}, own (1000)", f"{name}, own (1001)"]
 
 
 def test_the_origin_names_pixels_precision_and_hardware(pair: list[Run]) -> None:
-    info = pair[0].info | {"source": "a JPEG copy.", "hardware": "cpu AMX 2 threads", "train_images": 50_000}
+    info = pair[0].info() | {"source": "a JPEG copy.", "hardware": "cpu AMX 2 threads", "train_images": 50_000}
     (pair[0].path / "info.json").write_text(json.dumps(info))
-    said = words.origin(pair[0])
+    said = words.origin(pair[0].look())
     assert "50,000 images of tiny.npz; pixels: a JPEG copy; fp32; cpu AMX 2 threads" in said
     (pair[0].path / "info.json").unlink()
-    assert words.origin(pair[0]) == ""
+    assert words.origin(pair[0].look()) == ""
 
 
 def test_predictions_that_do_not_fit_are_none(pair: list[Run]) -> None:

@@ -33,10 +33,10 @@ def test_the_accuracy_on_other_data_is_that_of_a_plain_loop_and_is_kept() -> Non
     assert found["accuracy"] == (logits.argmax(1) == other.test_labels).double().mean().item()
     assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, other.test_labels).item(), rel=1e-5)
     assert (found["data"], found["source"], found["images"], found["step"]) == ("other", "Elsewhere.", 40, 40)
-    assert run.tests == [found]
+    assert run.tests() == [found]
     again = sharing.test_on(run, data)
     sharing.test_on(run, other)
-    assert [test["data"] for test in run.tests] == [again["data"], "other"]
+    assert [test["data"] for test in run.tests()] == [again["data"], "other"]
     assert again["accuracy"] == run.epochs().test_accuracy.iloc[-1]
 
 
@@ -50,7 +50,7 @@ def test_data_that_the_net_cannot_read_are_refused() -> None:
 def test_damaged_tests_read_as_none(text: str) -> None:
     run = uninterrupted(RECIPE)
     (run.path / "tests.json").write_text(text)
-    assert run.tests == []
+    assert run.tests() == []
 
 
 def test_a_shared_run_has_all_that_can_be_looked_at_and_nothing_else(tmp_path: Path) -> None:
@@ -61,10 +61,10 @@ def test_a_shared_run_has_all_that_can_be_looked_at_and_nothing_else(tmp_path: P
     assert copy.job == run.job
     assert (copy.status().state, copy.status().host) == ("finished", "")
     assert np.array_equal(copy.steps(), run.steps())
-    assert copy.info == run.info
+    assert copy.info() == run.info()
     assert copy.epochs().equals(run.epochs())
     assert np.array_equal(copy.predictions(), run.predictions())
-    assert copy.tests == run.tests
+    assert copy.tests() == run.tests()
     assert all(np.array_equal(a, b) for a, b in zip(copy.test_set(), run.test_set(), strict=True))
     whole, handed = load_model(run).state_dict(), load_model(copy).state_dict()
     assert all(torch.equal(whole[name], handed[name]) for name in whole)

@@ -115,7 +115,7 @@ def test_a_missing_status_is_survived() -> None:
 def test_without_info_no_record_is_guessed(text: str) -> None:
     run = uninterrupted(RECIPE)
     (run.path / "info.json").write_text(text)
-    assert run.layers == []
+    assert run.layers() == []
     assert len(run.steps()) == 0
     assert run.to_csv()
 
@@ -161,7 +161,7 @@ def test_a_run_deleted_by_somebody_else_reads_as_empty() -> None:
     run.delete()
     assert len(run.steps()) == len(run.epochs()) == 0
     assert run.checkpoint_step() is None
-    assert run.created == 0
+    assert run.created() == 0
     assert run.status().state == "failed"
     run.delete()
     assert not run.path.exists()

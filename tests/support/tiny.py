@@ -56,7 +56,7 @@ def until(
 
 
 def child_of(run: Run) -> subprocess.Popen:
-    return children._workers[run.path][1]
+    return [child for (path, _), child in children._workers.items() if path == run.path][-1]
 
 
 def log_of(run: Run) -> str:

@@ -193,8 +193,8 @@ def finished(run: Run) -> Run:
 
 def test_a_streaming_run_stopped_in_an_epoch_ends_as_one_that_never_was(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = finished(runs.create(job()))
-    assert whole.info["class_names"] == list(ZOO)
-    assert whole.info["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert whole.info()["class_names"] == list(ZOO)
+    assert whole.info()["mean"] == pytest.approx([0.485, 0.456, 0.406])
     labels, _, pictures = whole.test_set()
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert pictures.shape == (9, SIZE, SIZE, 3)
