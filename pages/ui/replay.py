@@ -14,6 +14,7 @@ from pages.ui.cached import digest, look
 from pages.ui.verdicts import Verdict
 from resnet.plots import runs as run_plots
 from resnet.plots.runs import Level, Line
+from resnet.runs.answers import answers
 from resnet.runs.curves import Digest, curves, robust_limits, strip
 from resnet.runs.store import Run, Snapshot
 from resnet.runs.table import distinct_names
@@ -199,11 +200,13 @@ def _judged(draw: Callable[[Sequence[Verdict]], None]) -> Callable[[Sequence[Mom
     """A view of the nets whose predictions at the epoch are kept; the others are told."""
 
     def view(moments: Sequence[Moment]) -> None:
-        found = [(m, verdicts.verdict(m.seen.run, m.name, m.color, m.epoch)) for m in moments]
-        for moment, made in found:
-            if made is None:
+        kept = []
+        for moment in moments:
+            if (found := answers(moment.seen.run, moment.epoch)) is not None:
+                kept.append(Verdict(moment.name, moment.color, found))
+            else:
                 st.info(f"No predictions of {moment.name} are kept for this epoch.")
-        if kept := [made for _, made in found if made]:
+        if kept:
             draw(kept)
 
     return view

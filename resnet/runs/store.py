@@ -137,7 +137,7 @@ class Run(Records):
     def request(self, what: str) -> None:
         """Ask a living worker to "pause" or "stop"; it does so after its current step."""
         if what not in ("pause", "stop"):
-            raise Refused(f"A run can be asked to pause or stop. Received {what!r}.")
+            raise Refused("A run can be asked to pause or stop.", repr(what))
         replace_file(self.path / "request", what)
 
     def requested(self) -> str | None:

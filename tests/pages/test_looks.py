@@ -60,9 +60,7 @@ def test_who_resumes_sees_the_runs_start(pair: list[Run], monkeypatch: pytest.Mo
     assert states(fine(app)) == ["starting"] * 2
 
 
-@pytest.mark.parametrize(
-    ("what", "said"), [("pause", "Pausing after this step."), ("stop", "Stopping after this step.")]
-)
+@pytest.mark.parametrize(("what", "doing"), [("pause", "Pausing"), ("stop", "Stopping")])
 def test_a_request_is_written_for_runs_that_go_on_and_told(what: str, doing: str, pair: list[Run]) -> None:
     pair[0].write_status(Status("running", phase="training", steps=48, device="cpu"))
     with pair[0].lock():

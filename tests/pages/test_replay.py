@@ -13,12 +13,12 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from pages.ui import replay, words
-from pages.ui.verdicts import verdict
 from resnet.files import ROOT
 from resnet.nets.spec import PRESETS, plain_twin
 from resnet.plots import runs as run_plots
 from resnet.plots.runs import Level, Line
 from resnet.runs import store as runs
+from resnet.runs.answers import answers
 from resnet.runs.curves import Digest, Strip
 from resnet.runs.jobs import Job, Status
 from resnet.runs.store import Run
@@ -165,7 +165,7 @@ def test_class_names_are_text_in_the_pictures(pair: list[Run]) -> None:
     assert page.count("<figure>") == 40
     assert "&lt;b&gt;cat" in page
     assert "<b>cat" not in page
-    made = [verdict(run, "", "", EPOCHS) for run in pair]
+    made = [answers(run, EPOCHS) for run in pair]
     assert all(made)
     right = np.array([one.right[one.rows] for one in made if one])
     assert (page.count(">✓ "), page.count(">✗ ")) == (right.sum(), (~right).sum())
@@ -417,13 +417,13 @@ def test_the_origin_names_pixels_precision_and_hardware(pair: list[Run]) -> None
 
 def test_predictions_that_do_not_fit_are_none(pair: list[Run]) -> None:
     run = pair[0]
-    assert verdict(run, "", "", EPOCHS) is not None
-    assert verdict(run, "", "", None) is None
-    assert verdict(run, "", "", EPOCHS + 1) is None
+    assert answers(run, EPOCHS) is not None
+    assert answers(run, None) is None
+    assert answers(run, EPOCHS + 1) is None
     rows = run.predictions()
     rows["predicted"][-1, 3] = 200  # no such class
     rows.tofile(run.path / "predictions.bin")
-    assert verdict(run, "", "", EPOCHS) is None
+    assert answers(run, EPOCHS) is None
 
 
 # Figures
