@@ -70,7 +70,7 @@ class Records:
         except OSError:
             lines = []
         rows = [row for line in lines if (row := _test_row(line))]
-        return pd.DataFrame(rows, columns=list(TEST_COLUMNS)).astype(TEST_COLUMNS)
+        return pd.DataFrame({name: np.array([row[name] for row in rows], kind) for name, kind in TEST_COLUMNS.items()})
 
     def prediction_type(self) -> np.dtype:
         """One epoch's: the number of images, and the smallest integers for the classes, come from info.json."""

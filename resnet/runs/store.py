@@ -156,6 +156,7 @@ class Run(Records):
         """All that a page shows of the run, asked for once."""
         return Snapshot(
             run=self,
+            job=self.job,
             status=self.status(),
             info=self.info(),
             layers=self.layers(),
@@ -184,6 +185,7 @@ class Snapshot:
     """What a run's folder said at one moment; the fields are what the methods of `Run` gave."""
 
     run: Run
+    job: Job
     status: Status
     info: dict[str, Any]
     layers: list[str]
@@ -191,10 +193,6 @@ class Snapshot:
     epochs: pd.DataFrame
     recorded_steps: int
     checkpoint_step: int | None
-
-    @property
-    def job(self) -> Job:
-        return self.run.job
 
     @property
     def active(self) -> bool:

@@ -254,11 +254,6 @@ def test_find_and_list_give_the_newest_first(tmp_path: Path) -> None:
     assert [runs.find(run.id) for run in made] == made
 
 
-def test_a_job_comes_back_from_json() -> None:
-    whole = job(group="g", train_images=7)
-    assert Job.from_json(whole.to_json()) == whole
-
-
 def test_threads_are_shared() -> None:
     assert cores(1) >= cores(2) >= cores(10_000) == 1
 
