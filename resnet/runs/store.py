@@ -92,7 +92,10 @@ class Run(Records):
         of a run that is starting, the process is asked. One that says queued or running and has no worker gets one only
         by a start, which marks it as starting first.
         """
-        ended, status = children.ended(self.path), self._written_status()  # in this order: a worker ends well
+        ended, status = (
+            children.ended(self.path),
+            self._written_status(),
+        )  # in this order: a worker may end well in between
         if status.state in ("queued", "running"):
             return status if self.alive() else self.status_without_worker()
         return _without_worker(status, ended)
@@ -123,8 +126,10 @@ class Run(Records):
 
     def recorded_steps(self) -> int:
         """The number of whole step records, from the file's size alone."""
-        path = self.path / "steps.bin"
-        return path.stat().st_size // self.record_type().itemsize if self.layers() and path.exists() else 0
+        try:
+            return (self.path / "steps.bin").stat().st_size // self.record_type().itemsize if self.layers() else 0
+        except OSError:
+            return 0
 
     def checkpoint_step(self) -> int | None:
         """The step that the checkpoint belongs to, None where there is none that can be read."""
