@@ -53,8 +53,9 @@ def share(run: Run, folder: Path, epochs: int = 2) -> Run:
 
     Of the weights after epochs, `epochs` stay, in float16. Refused while it trains, or where the copy exists.
     """
-    if run.status().state in ACTIVE or run.checkpoint_step() is None:
-        raise Refused(f"{run.id} is {run.status().state}. A run can be shared once it has ended or pauses.")
+    status, step = run.status(), run.checkpoint_step()
+    if status.state in ACTIVE or step is None:
+        raise Refused(f"{run.id} is {status.state}. A run can be shared once it has ended or is paused.")
     target = folder / run.id
     if target.exists():
         raise Refused(f"{target} exists. Remove it, or choose another folder.")
@@ -62,9 +63,9 @@ def share(run: Run, folder: Path, epochs: int = 2) -> Run:
     for name in COPIED:
         if (run.path / name).exists():
             shutil.copyfile(run.path / name, target / name)
-    replace_file(target / "status.json", json.dumps(dataclasses.asdict(run.status()) | {"host": "", "ticket": 0}))
+    replace_file(target / "status.json", json.dumps(dataclasses.asdict(status) | {"host": "", "ticket": 0}))
     weights = {f"model.{name}": value for name, value in load_model(run).state_dict().items()}
-    replace_file(target / "checkpoint.safetensors", save(weights, {"step": str(run.checkpoint_step())}))
+    replace_file(target / "checkpoint.safetensors", save(weights, {"step": str(step)}))
     kept = list(run.checkpoints().values())
     for path in [kept[index] for index in np.linspace(0, len(kept) - 1, min(epochs, len(kept))).astype(int)]:
         halves = {name: value.half() if value.is_floating_point() else value for name, value in load_file(path).items()}

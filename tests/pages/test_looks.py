@@ -41,6 +41,10 @@ def states(app: AppTest) -> list[str]:
     return [text.value.split("-badge[")[1].rstrip("]") for text in app.markdown if "-badge[" in text.value]
 
 
+def test_each_refresh_looks_anew() -> None:
+    assert 0.5 < cached.LOOK_S < live.REFRESH_S
+
+
 def test_a_redraw_asks_each_run_once(pair: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     asked, status = Counter[str](), Run.status
 

@@ -93,7 +93,7 @@ def test_the_weights_after_an_epoch_are_those_that_were_tested() -> None:
 
 def test_a_run_that_goes_on_or_has_nothing_is_not_shared(tmp_path: Path) -> None:
     run = runs.create(job())
-    with pytest.raises(Refused, match=r"is stopped\. A run can be shared once it has ended or pauses"):
+    with pytest.raises(Refused, match=r"is stopped\. A run can be shared once it has ended or is paused"):
         share(run, tmp_path)
     assert work(run.path).state == "finished"
     share(run, tmp_path)
