@@ -2,50 +2,35 @@
 
 import dataclasses
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from pages.ui import state, widgets
 from pages.ui.cached import NOISE, gradients_at_start, gradients_of_run, net_profile
-from resnet.analysis.gradients import OUTPUT, WEIGHT, end_ratio, fit_factor
+from resnet.analysis.batches import batch_limit
+from resnet.analysis.gradients import OUTPUT, WEIGHT, side_by_side, trend
 from resnet.costs.profiler import stage_of
 from resnet.data import dataset as data
 from resnet.errors import Refused
-from resnet.nets.spec import NetSpec, SpecError, twins
+from resnet.nets.spec import NetSpec, twins
 from resnet.plots import analysis as analysis_plots
 from resnet.runs import store as runs
 from resnet.runs.store import Run
 
-MEMORY = 4e9  # bytes that a batch may take in this process
 START = "at initialisation"
 
 
-def batch_limit(spec: NetSpec) -> int:
-    """How many images fit: float32 weights, their copy and gradients, and every layer's output kept for the way back.
-
-    SpecError where not even two do, which batch norm needs.
-    """
-    net = net_profile(spec)
-    weights, image = 4 * 3 * net.params, 4 * net.activations
-    if weights + 2 * image > MEMORY:
-        needed = f"{(weights + 2 * image) / 1e9:,.1f} GB for two images"
-        raise SpecError(
-            "stages", "This net is too large to be run inside the app.", needed, f"up to {MEMORY / 1e9:.0f} GB"
-        )
-    return min(256, int((MEMORY - weights) / image))
-
-
 def batch_field(spec: NetSpec) -> int:
-    limit = batch_limit(spec)
+    profile = net_profile(spec)
+    limit = batch_limit(profile.params, profile.activations)
     return st.number_input("Batch", 2, limit, min(128, limit), key=f"gradients.batch.{limit}")
 
 
 def at_start(spec: NetSpec) -> pd.DataFrame:
     """Norms of both untrained twins, with the switches that change the story."""
     switches = {"batch": "batch norm", "group": "group norm", "none": "no norm"}
-    norm = widgets.choice("Norm", switches, "gradients.norm", "Without batch norm the story turns round.", switches)
-    zero = st.toggle("Zero-init each branch's end", key="gradients.zero", disabled=spec.skip_init)
+    norm = widgets.choice("Norm", switches, "gradients.norm", "Without batch norm the result is reversed.", switches)
+    zero = st.toggle("Start every branch at zero (zero-init)", key="gradients.zero", disabled=spec.skip_init)
     seed = st.number_input("Seed", 0, 2**31, 0, key="gradients.seed", persist_state="session")
     offered = [name for name in data.available() if (spec.classes, spec.in_channels, spec.frames) == (10, 3, 0)]
     source = st.selectbox("Images", [NOISE, *offered], key="gradients.source")
@@ -54,19 +39,14 @@ def at_start(spec: NetSpec) -> pd.DataFrame:
     rescued = zero and not spec.skip_init
     switched = [dataclasses.replace(net, norm=norm, zero_init=rescued and not net.plain) for net in nets]
     frames = [gradients_at_start(net, seed, source, count) for net in switched]
-    return labelled(nets, frames)
+    return side_by_side(nets, frames)
 
 
 def of_runs(chosen: list[Run]) -> pd.DataFrame:
     count = batch_field(chosen[0].job.net)
     st.caption(f"On test images of {chosen[0].job.data}.")
     frames = [gradients_of_run(run.id, run.checkpoint_step() or 0, count) for run in chosen]
-    return labelled([run.job.net for run in chosen], frames)
-
-
-def labelled(nets: list[NetSpec], frames: list[pd.DataFrame]) -> pd.DataFrame:
-    named = [frame.assign(net=net.name, plain=net.plain) for net, frame in zip(nets, frames, strict=True)]
-    return pd.concat(named, ignore_index=True)
+    return side_by_side([run.job.net for run in chosen], frames)
 
 
 def races() -> dict[str, list[Run]]:
@@ -79,21 +59,26 @@ def races() -> dict[str, list[Run]]:
     return {" and ".join(f"{run.job.net.name} ({run.id[:15]})" for run in group): group for group in ordered}
 
 
+def amount(value: float) -> str:
+    """Three digits, in full where a reader can take them in: 9.21, 13,700, 1.2e+20."""
+    return f"{float(f'{value:.3g}'):,.0f}" if 1e3 <= value < 1e15 else f"{value:.3g}"
+
+
 def reading(frame: pd.DataFrame, kind: str) -> str:
-    """A half sentence with the fitted factor of each net; stem and head are no part of a fit over weights."""
+    """What happens to the norms of each net on the way back to the input."""
     words = []
     for net, rows in frame.groupby("net", sort=False):
-        rows = rows[rows.name.map(stage_of).str.startswith("stage")] if kind == WEIGHT else rows
-        drawn = rows[(rows.norm > 0) & np.isfinite(rows.norm)]
-        zeros = f" ({len(rows) - len(drawn)} of {len(rows)} are 0 and have no place on a log axis)"
-        if len(drawn) < 2:
-            words.append(f"in {net} there is nothing to fit{zeros}")
-            continue
-        factor = fit_factor(drawn.depth, drawn.norm)
-        change = f"grows {factor:.3f}x" if factor > 1 else f"shrinks {1 / factor:.3f}x"
-        ratio = f" and is {end_ratio(drawn.norm):,.3g}x as large at the start" if kind == OUTPUT else ""
-        words.append(f"in {net} it {change} per layer{ratio}{zeros if len(drawn) < len(rows) else ''}")
-    return f"going back towards the input, {', '.join(words)} (least-squares fits to the log over the stages)"
+        found = trend(rows, kind)
+        change = "nothing to fit" if found.factor is None else f"×\N{NO-BREAK SPACE}{found.factor:#.3g} per layer"
+        text = f"{change} in {net}"
+        if found.ratio is not None and kind == OUTPUT:
+            larger = found.ratio >= 1
+            times = amount(found.ratio if larger else 1 / found.ratio)
+            text += f", {times} times {'larger' if larger else 'smaller'} at the input end"
+        if found.left_out:
+            text += f" ({found.left_out} of {found.norms} norms are 0 or not finite: a log axis cannot show them)"
+        words.append(text)
+    return f"Towards the input: {'; '.join(words)} (least-squares fits to the log over the stages)"
 
 
 def show(frame: pd.DataFrame, where: str) -> None:
@@ -107,7 +92,7 @@ def show(frame: pd.DataFrame, where: str) -> None:
         rows = frame[frame.kind == kind]
         st.subheader(f"{quantity} against depth")
         figure = analysis_plots.gradient_depth(rows, borders, f"{quantity} (L2 norm)")
-        widgets.chart(figure, f"{text}, {where}: {reading(rows, kind)}.", f"gradients.{kind}")
+        widgets.chart(figure, f"{text}, {where}. {reading(frame, kind)}.", f"gradients.{kind}")
 
 
 st.title("Gradients")

@@ -8,14 +8,14 @@ from pages.ui.cached import (
     Answer,
     answer,
     attribution,
-    block_names,
     data_info,
+    explainable_layers,
     look,
     photo_pixels,
     sample_pixels,
     test_pictures,
 )
-from resnet.attribution.methods import METHODS
+from resnet.attribution.methods import METHODS, common_scale
 from resnet.errors import Refused
 from resnet.nets.spec import cifar, twins
 from resnet.plots import attribution as attribution_plots
@@ -86,8 +86,7 @@ def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: tuple[st
     methods, layer, target, opacity = st.columns(4)
     with methods:
         method = widgets.choice("Method", METHODS, "saliency.method", labels={n: m.title for n, m in METHODS.items()})
-    own = [block_names(run.job.net) for run in pair]
-    layers = own[0] if own[0] == own[1] else [f"layer{i + 1}" for i in range(min(len(r.job.net.stages) for r in pair))]
+    layers = explainable_layers(tuple(run.job.net for run in pair))
     chosen = layer.selectbox(
         "Layer", layers[::-1], key=f"saliency.layer.{len(layers)}", disabled=not METHODS[method].needs_layer
     )
@@ -108,14 +107,14 @@ def show(pair: tuple[Run, Run], seen: list[np.ndarray]) -> None:
         attribution(run.id, step, pixels, method, layer, target)
         for run, step, pixels in zip(pair, steps, seen, strict=True)
     ]
-    high = max(float(np.abs(values).max()) for values in maps) or 1.0
+    high = common_scale(maps)
     for run, step, pixels, said, values, column in zip(pair, steps, seen, answers, maps, st.columns(2), strict=True):
         with column:
             st.subheader(run.job.net.name)
             rgb = np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
             figure = attribution_plots.overlay(rgb, values, high, opacity, METHODS[method].signed)
             size, share = run.job.net.image_size, said.probabilities[np.array(said.classes) == target]
-            belief = f"its probability is {100 * share[0]:.1f} %" if len(share) else "not among its first five"
+            belief = f"its probability is {100 * share[0]:.1f} %" if len(share) else "not among its top five"
             what = f"{METHODS[method].title} for the logit of “{names[target]}” ({belief})"
             caption = f"{what}, on the {size} x {size} pixels that the net sees."
             widgets.chart(figure, caption, f"saliency.map.{run.id}")
@@ -124,7 +123,7 @@ def show(pair: tuple[Run, Run], seen: list[np.ndarray]) -> None:
             )
             widgets.chart(
                 bars,
-                f"Its five likeliest classes, after {step:,} training steps on {run.job.data}.",
+                f"Top predictions, after {step:,} training steps on {run.job.data}.",
                 f"saliency.top.{run.id}",
             )
     st.caption(
@@ -145,7 +144,7 @@ else:
     with controls, widgets.told(Refused):
         pair = pair_fields()
         seen = picture_field(pair)
-    with result, widgets.told(ValueError):
+    with result, widgets.told(Refused):
         if seen is None:
             st.info("Upload a photo, and both nets will be explained here.")
         else:

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import streamlit as st
-import torch
 from PIL import Image
 
+from resnet.analysis.batches import noise_batch
 from resnet.analysis.gradients import gradient_norms
-from resnet.attribution.methods import explain, top_k
+from resnet.attribution.methods import common_layers, explain, top_k
 from resnet.costs.memory import Memory, memory
 from resnet.costs.profiler import Profile, profile
 from resnet.data import dataset as datasets
 from resnet.data.photos import open_photo, photo_batch
 from resnet.errors import Refused
 from resnet.exports.forms import export
-from resnet.nets.model import ResNet, blocks, build, weight_layers
+from resnet.nets.model import ResNet, build
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, follow
-from resnet.runs.opened import open_run, some_tests
+from resnet.runs.opened import open_run
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
@@ -44,8 +44,9 @@ def net_memory(spec: NetSpec, batch: int, optimizer: str, precision: str) -> Mem
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
-def block_names(spec: NetSpec) -> list[str]:
-    return list(blocks(build(spec, device="meta")))
+def explainable_layers(specs: tuple[NetSpec, ...]) -> list[str]:
+    """Layers at which all of these nets can be explained, input to output."""
+    return common_layers([build(spec, device="meta") for spec in specs])
 
 
 @dataclass(frozen=True)
@@ -98,37 +99,20 @@ def exported(name: str, spec: NetSpec, weights: str, _model: ResNet | None) -> b
 NOISE = "Gaussian noise"
 
 
-def _noise(spec: NetSpec, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gaussian images (count, C, S, S), or clips, and random labels (count,)."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(count, *spec.input_shape, generator=generator)
-    return images, torch.randint(spec.classes, (count,), generator=generator)
-
-
-def _test_batch(data: datasets.Dataset, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Test images (count, C, S, S) as an untrained net would be trained on them, and their labels (count,)."""
-    images, labels = some_tests(data, count)
-    return datasets.normalise(images, data.mean, data.std), labels
-
-
-def _gradients(model: ResNet, batch: tuple[torch.Tensor, torch.Tensor]) -> pd.DataFrame:
-    return gradient_norms(model, *batch, list(blocks(model)), list(weight_layers(model)))
-
-
 @st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
 def gradients_at_start(spec: NetSpec, seed: int, source: str, count: int) -> pd.DataFrame:
     """Gradient norms of the untrained net on NOISE or a data set: columns name, kind, depth, norm. Refused."""
     if source == NOISE:
-        return _gradients(build(spec, seed), _noise(spec, count))
+        return gradient_norms(build(spec, seed), *noise_batch(spec, count))
     data = datasets.load_offered(source, size=spec.image_size, train=2000)
-    return _gradients(build(spec, seed), _test_batch(data, count))
+    return gradient_norms(build(spec, seed), *data.test_batch(count))
 
 
 @st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
 def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
     """The same of a run's checkpoint at `step`, on test images of its own data set. Refused."""
     trained = open_run(runs.find(run_id))
-    return _gradients(trained.model, trained.test_batch(count))
+    return gradient_norms(trained.model, *trained.test_batch(count))
 
 
 LOOK_S = 0.9  # a little less than live.REFRESH_S, so that each refresh shows what is new

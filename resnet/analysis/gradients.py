@@ -1,8 +1,8 @@
 """How the loss's gradient changes along a net, measured on one batch; any nn.Module will do."""
 
-import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,45 +12,73 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet.errors import Refused
+from resnet.nets import model as nets
+from resnet.nets.borrow import borrowed
+from resnet.nets.spec import NetSpec
 
 OUTPUT, WEIGHT = "block output", "weight"  # kinds of rows
 COLUMNS = ["name", "kind", "depth", "norm"]
 
 
 def gradient_norms(
-    model: nn.Module, images: Tensor, labels: Tensor, blocks: Sequence[str], layers: Sequence[str]
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    blocks: Sequence[str] | None = None,
+    layers: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """L2 norms of dL/dx after every block and of dL/dW of every layer, in running order: name, kind, depth, norm.
 
-    L is the mean cross-entropy in nats over images (N, C, H, W) with labels (N,). `depth` counts the layers of
-    `layers` that have run by then (1..L). The first "block output" is x_0, named "stem": what enters the first block.
-    A copy is run, with batch statistics, so nothing in the model changes; Refused for a name that it lacks or does
-    not run once.
+    L is the mean cross-entropy in nats over images (N, C, H, W) with labels (N,). `blocks` and `layers` are names of
+    modules, by default our nets' blocks and the weight layers on the main path; `depth` counts the layers that have
+    run by then (1..L). The first "block output" is x_0, named "stem": what enters the first block.
+    The net is borrowed and run with batch statistics: nothing in it changes, but nobody else may use it meanwhile.
+    Refused for a name that it lacks or does not run once.
     """
-    tap = _Tap(model, layers)
-    if blocks:
-        tap.before("stem", blocks[0])
-    for name in blocks:
-        tap.after(name)
-    return tap.measure(images, labels)
+    blocks = list(nets.blocks(model) if blocks is None else blocks)
+    layers = list(nets.weight_layers(model) if layers is None else layers)
+    with borrowed(model, train=True, grad=True), torch.enable_grad():
+        tap = _Tap(model, blocks, layers)
+        weight = next(model.parameters())
+        x = images.detach().to(weight, copy=True).requires_grad_()  # so that every module's output has a gradient
+        loss = F.cross_entropy(model(x), labels.to(weight.device))
+        tap.check()
+        gradients = torch.autograd.grad(loss, tap.tensors, materialize_grads=True)
+    norms = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients]).tolist()
+    return pd.DataFrame([(*row, norm) for row, norm in zip(tap.rows, norms, strict=True)], columns=COLUMNS)
 
 
-def activation_gradients(model: nn.Module, images: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """L2 norm of dL/d(output) of each named module, by name; as `gradient_norms`."""
-    tap = _Tap(model, ())
-    for name in names:
-        tap.after(name)
-    return _by_name(tap.measure(images, labels), names)
+def side_by_side(specs: Sequence[NetSpec], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The `gradient_norms` of several nets in one table, with the columns net (its name) and plain."""
+    named = [frame.assign(net=spec.name, plain=spec.plain) for spec, frame in zip(specs, frames, strict=True)]
+    return pd.concat(named, ignore_index=True)
 
 
-def weight_gradients(model: nn.Module, images: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """L2 norm of dL/dW of each named layer, by name; as `gradient_norms`."""
-    return _by_name(_Tap(model, names).measure(images, labels), names)
+@dataclass(frozen=True)
+class Trend:
+    """How norms change on the way back to the input.
+
+    `factor`: per layer, fitted (`fit_factor`), None where fewer than two norms are left to fit; `ratio`: the first
+    norm over the last (`end_ratio`); `left_out`: of `norms` norms, those that are 0 or not finite, as neither number
+    counts them.
+    """
+
+    factor: float | None
+    ratio: float | None
+    left_out: int
+    norms: int
 
 
-def _by_name(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, float]:
-    norms = dict(zip(frame["name"], frame["norm"], strict=True))
-    return {name: norms[name] for name in names}
+def trend(frame: pd.DataFrame, kind: str) -> Trend:
+    """The trend of one net's norms of that kind; stem and head are no part of it."""
+    ends = np.flatnonzero(frame.kind == OUTPUT)
+    inside = frame.iloc[ends[0] : ends[-1] + 1] if len(ends) else frame
+    rows = inside[inside.kind == kind]
+    drawn = rows[(rows.norm > 0) & np.isfinite(rows.norm)]
+    left_out = len(rows) - len(drawn)
+    if drawn.depth.nunique() < 2:
+        return Trend(None, None, left_out, len(rows))
+    return Trend(fit_factor(drawn.depth, drawn.norm), end_ratio(drawn.norm), left_out, len(rows))
 
 
 def end_ratio(norms: Sequence[float] | np.ndarray | pd.Series) -> float:
@@ -61,15 +89,6 @@ def end_ratio(norms: Sequence[float] | np.ndarray | pd.Series) -> float:
     ends = np.asarray(norms, dtype=np.float64)[[0, -1]]
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(ends[0] / ends[1])
-
-
-def end_factor(depth: Sequence[int] | np.ndarray | pd.Series, norms: Sequence[float] | np.ndarray | pd.Series) -> float:
-    """The end ratio spread evenly over the weight layers between its ends, end_ratio ** (1 / layers).
-
-    Theory for a plain net with batch norm and He init: sqrt(pi / (pi - 1)) = 1.211 (Yang et al., arXiv 1902.08129).
-    """
-    depths = np.asarray(depth)
-    return end_ratio(norms) ** (1 / float(depths[-1] - depths[0]))
 
 
 def fit_factor(depth: Sequence[int] | np.ndarray | pd.Series, norm: Sequence[float] | np.ndarray | pd.Series) -> float:
@@ -86,40 +105,44 @@ def fit_factor(depth: Sequence[int] | np.ndarray | pd.Series, norm: Sequence[flo
 
 
 class _Tap:
-    """Hooks on a private copy of a net: which tensors to differentiate by, and how many layers ran before each."""
+    """Hooks on a net: which tensors to differentiate by, and how many layers ran before each."""
 
-    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
-        self.net = copy.deepcopy(model).train().requires_grad_(True)
-        self.wanted: set[str] = set()  # names that have yet to run
+    def __init__(self, model: nn.Module, blocks: Sequence[str], layers: Sequence[str]) -> None:
+        self.modules = dict(model.named_modules())
+        self.wanted = {*blocks, *layers}  # each is to run once
         self.rows: list[tuple[str, str, int]] = []  # name, kind, depth
         self.tensors: list[Tensor] = []
         self.run = 0
         for name in layers:
-            weight = getattr(self._module(name), "weight", None)
-            if not isinstance(weight, Tensor):
-                raise Refused("A layer must have a weight.", repr(name), "convolutions and linear layers")
-            self._module(name).register_forward_hook(self._layer_hook(name, weight))
+            self._layer(name)
+        if blocks:
+            self._before("stem", blocks[0])
+        for name in blocks:
+            self._after(name)
 
     def _module(self, name: str) -> nn.Module:
-        modules = dict(self.net.named_modules())
-        if name not in modules:
-            choices = ", ".join(filter(None, modules))
+        if name not in self.modules:
+            choices = ", ".join(filter(None, self.modules))
             raise Refused("A name must be one of the model's modules.", repr(name), choices)
-        return modules[name]
+        return self.modules[name]
 
     def _take(self, name: str, kind: str, tensor: Tensor) -> None:
         self.rows.append((name, kind, self.run))
         self.tensors.append(tensor)
 
-    def _layer_hook(self, name: str, weight: Tensor) -> Callable[..., None]:
+    def _layer(self, name: str) -> None:
+        """Take the layer's weight once it runs."""
+        weight = getattr(self._module(name), "weight", None)
+        if not isinstance(weight, Tensor):
+            raise Refused("A layer must have a weight.", repr(name), "convolutions and linear layers")
+
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             self.run += 1
             self._take(name, WEIGHT, weight)
 
-        self.wanted.add(name)
-        return hook
+        self._module(name).register_forward_hook(hook)
 
-    def before(self, label: str, name: str) -> None:
+    def _before(self, label: str, name: str) -> None:
         """Take what enters the module `name`."""
 
         def hook(module: nn.Module, args: Any) -> Any:
@@ -128,7 +151,7 @@ class _Tap:
 
         self._module(name).register_forward_pre_hook(hook)
 
-    def after(self, name: str) -> None:
+    def _after(self, name: str) -> None:
         """Take what leaves the module `name`."""
 
         def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -136,23 +159,11 @@ class _Tap:
             return output.clone()
 
         self._module(name).register_forward_hook(hook)
-        self.wanted.add(name)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Refused unless every named module has run once."""
         ran = Counter((name, kind) for name, kind, _ in self.rows)
-        odd = self.wanted - {name for name, _ in ran} | {name for (name, _), times in ran.items() if times > 1}
+        odd = self.wanted - {name for name, _ in ran} | self.wanted & {name for (name, _), n in ran.items() if n > 1}
         if odd:
             rule = "Every named module must run exactly once per forward pass."
             raise Refused(rule, ", ".join(sorted(odd)), "modules that do")
-
-    def measure(self, images: Tensor, labels: Tensor) -> pd.DataFrame:
-        """One forward and one backward pass -> the rows of `gradient_norms`."""
-        weight = next(self.net.parameters())
-        with torch.enable_grad():
-            x = images.detach().to(weight, copy=True).requires_grad_()  # so that every module's output has a gradient
-            loss = F.cross_entropy(self.net(x), labels.to(weight.device))
-            self._check()
-            gradients = torch.autograd.grad(loss, self.tensors, materialize_grads=True)
-        norms = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients]).tolist()
-        rows = [(*row, norm) for row, norm in zip(self.rows, norms, strict=True)]
-        return pd.DataFrame(rows, columns=COLUMNS)

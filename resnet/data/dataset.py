@@ -61,6 +61,11 @@ class Dataset:
         """Of the training images in 0..1, float32 (C,); at least 1/255, so that one can divide by it."""
         return self._moments[1]
 
+    def test_batch(self, count: int) -> tuple[Tensor, Tensor]:
+        """Test images float32 (N, C, S, S), normalised by channel, the same ones each time, and their labels (N,)."""
+        images, labels = some_tests(self, count)
+        return normalise(images, self.mean, self.std), labels
+
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         counts = torch.zeros(self.channels, 256, dtype=torch.float64)
@@ -264,3 +269,9 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     mean, std = (255 * (m if m.dim() == 3 else m[:, None, None]).to(images.device) for m in (mean, std))
     return images.float().sub_(mean).div_(std)
+
+
+def some_tests(data: Dataset, count: int) -> tuple[Tensor, Tensor]:
+    """`count` test images uint8 (N, C, S, S), the same ones each time, and their labels (N,)."""
+    chosen = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:count]
+    return data.test_images[chosen], data.test_labels[chosen]

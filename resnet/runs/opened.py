@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from resnet.data.dataset import Dataset, normalise
+from resnet.data.dataset import normalise, some_tests
 from resnet.data.photos import photo_batch
 from resnet.errors import Refused
 from resnet.nets.model import ResNet
@@ -58,9 +58,3 @@ class OpenedRun:
 def open_run(run: Run, epoch: int | None = None) -> OpenedRun:
     """Refused where the run has no weights yet, or none of that epoch."""
     return OpenedRun(run, epoch, load_model(run, epoch))
-
-
-def some_tests(data: Dataset, count: int) -> tuple[Tensor, Tensor]:
-    """`count` test images uint8 (N, C, S, S), the same ones each time, and their labels (N,)."""
-    chosen = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))[:count]
-    return data.test_images[chosen], data.test_labels[chosen]

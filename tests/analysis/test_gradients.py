@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,17 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet.analysis.gradients import (
-    activation_gradients,
-    end_factor,
-    end_ratio,
-    fit_factor,
-    gradient_norms,
-    weight_gradients,
-)
+from resnet.analysis.gradients import Trend, end_ratio, fit_factor, gradient_norms, side_by_side, trend
 from resnet.data.dataset import load, normalise
 from resnet.nets.model import blocks, build, weight_layers
 from resnet.nets.spec import NetSpec, StageSpec, cifar, plain_twin
+from tests.support.unchanged import leaves_model_as_found
 
 SMALL = NetSpec(
     (StageSpec(2, 8), StageSpec(2, 12, 2)), "basic", "A", stem="3x3", stem_width=8, classes=10, image_size=16
@@ -42,12 +35,12 @@ def batch(n: int = 4, size: int = 16, seed: int = 1) -> tuple[Tensor, Tensor]:
     return torch.randn(n, 3, size, size, generator=generator), torch.randint(10, (n,), generator=generator)
 
 
-def frame(model: nn.Module, images: Tensor, labels: Tensor) -> pd.DataFrame:
-    return gradient_norms(model, images, labels, list(blocks(model)), list(weight_layers(model)))
-
-
 def outputs(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["kind"] == "block output"]
+
+
+def norms_of(table: pd.DataFrame) -> list[tuple[str, float]]:
+    return [*zip(table["name"], table["norm"], strict=True)]
 
 
 def by_hand(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]:
@@ -69,7 +62,7 @@ def by_hand(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float
 @pytest.mark.parametrize("kind", NETS)
 def test_norms_are_those_of_autograd(kind: str) -> None:
     model, (images, labels) = build(NETS[kind]).double(), batch()
-    table = frame(model, images, labels)
+    table = gradient_norms(model, images, labels)
     names = [
         name if kind == "block output" else f"{name} weight"
         for name, kind in zip(table["name"], table["kind"], strict=True)
@@ -80,34 +73,33 @@ def test_norms_are_those_of_autograd(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", NETS)
 def test_both_halves_are_the_whole(kind: str) -> None:
-    model, (images, labels) = build(NETS[kind]), batch()
-    table = frame(model, images, labels)
-    names, layers = list(blocks(model)), list(weight_layers(model))
-    halves = [*activation_gradients(model, images, labels, names).items()]
-    wanted = outputs(table).iloc[1:]
-    assert halves == [*zip(wanted["name"], wanted["norm"], strict=True)]
-    wanted = table[table["kind"] == "weight"]
-    assert [*weight_gradients(model, images, labels, layers).items()] == [*zip(layers, wanted["norm"], strict=True)]
+    model, data = build(NETS[kind]), batch()
+    table = gradient_norms(model, *data)
+    assert norms_of(gradient_norms(model, *data, layers=())) == norms_of(outputs(table))
+    assert norms_of(gradient_norms(model, *data, blocks=())) == norms_of(table[table["kind"] == "weight"])
+    assert gradient_norms(model, *data, list(blocks(model)), list(weight_layers(model))).equals(table)
 
 
 def test_depth_counts_weight_layers_on_the_main_path() -> None:
-    table = frame(build(cifar(14)), *batch())
+    table = gradient_norms(build(cifar(14)), *batch())
     assert list(table.columns) == ["name", "kind", "depth", "norm"]
     assert outputs(table)["depth"].tolist() == [1, 3, 5, 7, 9, 11, 13]
     assert outputs(table)["name"].tolist() == ["stem", *blocks(build(cifar(14)))]
     assert table[table["kind"] == "weight"]["depth"].tolist() == [*range(1, 15)]
-    bottlenecks = outputs(frame(build(NETS["bottleneck"]), *batch()))
+    bottlenecks = outputs(gradient_norms(build(NETS["bottleneck"]), *batch()))
     assert bottlenecks["depth"].tolist() == [1, 4, 7, 10, 13]  # projections do not count
 
 
 def test_the_same_seed_gives_the_same_norms() -> None:
-    assert frame(build(SMALL, seed=5), *batch()).equals(frame(build(SMALL, seed=5), *batch()))
-    assert not frame(build(SMALL, seed=6), *batch())["norm"].equals(frame(build(SMALL, seed=5), *batch())["norm"])
+    assert gradient_norms(build(SMALL, seed=5), *batch()).equals(gradient_norms(build(SMALL, seed=5), *batch()))
+    assert not gradient_norms(build(SMALL, seed=6), *batch())["norm"].equals(
+        gradient_norms(build(SMALL, seed=5), *batch())["norm"]
+    )
 
 
 def test_zero_init_passes_the_gradient_unchanged_through_a_stage() -> None:
     model = build(replace(cifar(20), zero_init=True))
-    norms = outputs(frame(model, *batch()))["norm"].to_numpy()
+    norms = outputs(gradient_norms(model, *batch()))["norm"].to_numpy()
     for stage in (norms[:4], norms[4:7], norms[7:9]):  # all but the last output, which no ReLU has masked yet
         np.testing.assert_allclose(stage, stage[0], rtol=1e-6)
 
@@ -118,84 +110,36 @@ def test_work_in_place_does_not_change_the_norms() -> None:
         features = nn.Conv2d(3, 4, 3), nn.ReLU(inplace), nn.BatchNorm2d(4), nn.ReLU(inplace)
         return nn.Sequential(*features, nn.Flatten(), nn.Linear(784, 10))
 
-    names = ["0", "2", "3"]
-    assert activation_gradients(net(True), *batch(), names) == activation_gradients(net(False), *batch(), names)
+    in_place, apart = (gradient_norms(net(inplace), *batch(), ["0", "2", "3"], ()) for inplace in (True, False))
+    assert in_place.equals(apart)
 
 
-def state(model: nn.Module) -> tuple[Any, ...]:
-    """All that a measurement could change in a net."""
-    gradients = {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
-    flags = {n: p.requires_grad for n, p in model.named_parameters()}
-    hooks = [
-        (n, m.training, *(len(v) for k, v in sorted(vars(m).items()) if k.endswith(("_hooks", "_hooks_with_kwargs"))))
-        for n, m in model.named_modules()
-    ]
-    return {n: t.clone() for n, t in model.state_dict().items()}, gradients, flags, hooks
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, tuple) else a == b
-
-
-def worn() -> nn.Module:
-    """A net in the middle of something: mixed flags, gradients, a frozen weight and a hook of somebody else."""
-    model = build(SMALL)
-    F.cross_entropy(model(batch()[0]), batch()[1]).backward()
-    model.eval().get_submodule("layer2").train()
-    model.get_parameter("conv1.weight").requires_grad_(False)
-    model.get_submodule("layer1").register_forward_hook(lambda *_: None)
-    return model
-
-
-def test_the_net_stays_as_it_was() -> None:
-    model, (images, labels) = worn(), batch()
-    before, pixels = state(model), images.clone()
+def test_the_net_and_the_images_stay_as_they_were() -> None:
+    leaves_model_as_found(lambda model: gradient_norms(model, *batch()))
+    images, labels = batch()
     with torch.no_grad():
-        table = frame(model, images, labels)
-    assert table["norm"].min() > 0
-    assert same(before, state(model))
-    assert torch.equal(images, pixels)
+        assert gradient_norms(build(SMALL), images, labels)["norm"].min() > 0
+    assert torch.equal(images, batch()[0])
     assert not images.requires_grad
-
-
-@pytest.mark.parametrize("where", ["forward", "backward"])
-def test_the_net_stays_as_it_was_when_it_raises(where: str) -> None:
-    def fail(*_: Any) -> None:
-        raise RuntimeError("in the middle")
-
-    def fail_later(module: nn.Module, args: Any, output: Tensor) -> None:
-        output.register_hook(fail)
-
-    model = worn()
-    model.get_submodule("layer2.0").register_forward_hook(fail if where == "forward" else fail_later)
-    before = state(model)
-    with pytest.raises(RuntimeError, match="in the middle"):
-        frame(model, *batch())
-    assert same(before, state(model))
 
 
 def test_errors_say_what_came_and_the_choices() -> None:
     model, data = build(SMALL), batch()
     with pytest.raises(ValueError, match=r"Received 'layer9'\. Choose conv1, .*layer2\.1"):
-        activation_gradients(model, *data, ["layer9"])
+        gradient_norms(model, *data, ["layer9"])
     with pytest.raises(ValueError, match=r"must have a weight\. Received 'act'\. Choose"):
-        weight_gradients(model, *data, ["act"])
+        gradient_norms(model, *data, layers=["act"])
     twice = nn.Sequential(nn.Conv2d(3, 3, 1), relu := nn.ReLU(), relu, nn.Flatten(), nn.Linear(768, 10))
     with pytest.raises(ValueError, match=r"run exactly once .*Received 1\."):
-        activation_gradients(twice, *data, ["1"])
+        gradient_norms(twice, *data, ["1"], ())
     blocks(model)["layer1.0"].mode = "cut"
     with pytest.raises(ValueError, match=r"run exactly once .*Received layer1\.0\.conv1, layer1\.0\.conv2\."):
-        frame(model, *data)
+        gradient_norms(model, *data)
 
 
 def test_factors_of_a_geometric_series() -> None:
     depth, norms = np.arange(1, 20, 2), 3.0 * 1.2 ** -np.arange(1, 20, 2)
     assert fit_factor(depth, norms) == pytest.approx(1.2)
-    assert end_factor(depth, norms) == pytest.approx(1.2)
     assert end_ratio(norms) == pytest.approx(1.2**18)
     assert fit_factor(depth, 1 / norms) == pytest.approx(1 / 1.2)
 
@@ -206,6 +150,26 @@ def test_a_fit_leaves_out_what_has_no_logarithm() -> None:
         with pytest.raises(ValueError, match="positive, finite norms at two depths"):
             fit_factor([1, 2, 3], norms)
     assert end_ratio([1.0, 0.0]) == float("inf")
+
+
+def test_a_trend_is_that_of_the_blocks() -> None:
+    rows = [
+        ("conv1", "weight", 1, 99.0), ("stem", "block output", 1, 8.0), ("a.conv", "weight", 2, 0.0),
+        ("a", "block output", 2, 4.0), ("b.conv", "weight", 3, 5.0), ("b", "block output", 3, 2.0),
+        ("fc", "weight", 4, 99.0),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["name", "kind", "depth", "norm"])
+    found = trend(table, "block output")
+    assert (found.factor, found.ratio) == (pytest.approx(2), pytest.approx(4))
+    assert (found.left_out, found.norms) == (0, 3)
+    assert trend(table, "weight") == Trend(None, None, 1, 2)  # of the stem and the head nothing
+
+
+def test_nets_side_by_side() -> None:
+    specs = [SMALL, plain_twin(SMALL)]
+    table = side_by_side(specs, [gradient_norms(build(spec), *batch()) for spec in specs])
+    assert list(table.columns) == ["name", "kind", "depth", "norm", "net", "plain"]
+    assert table.groupby("net", sort=False).plain.all().to_dict() == {specs[0].name: False, specs[1].name: True}
 
 
 # At initialisation: ||dL/dx_0|| / ||dL/dx_last||, x_0 the first block's input and x_last the last block's output, mean
@@ -237,9 +201,10 @@ def measured(spec: NetSpec, data: Callable[[int], tuple[Tensor, Tensor]]) -> tup
     found = []
     for seed in range(3):
         model = build(spec, seed)
-        table = outputs(gradient_norms(model, *data(seed), list(blocks(model)), list(weight_layers(model))))
+        table = outputs(gradient_norms(model, *data(seed)))
         depth, norms = table["depth"], table["norm"]
-        found.append((end_ratio(norms), end_factor(depth, norms), fit_factor(depth, norms)))
+        layers = depth.iloc[-1] - depth.iloc[0]
+        found.append((end_ratio(norms), end_ratio(norms) ** (1 / layers), fit_factor(depth, norms)))
     ratio, ends, fit = np.exp(np.log(found).mean(0))
     return float(ratio), float(ends), float(fit)
 
@@ -299,5 +264,5 @@ def test_published_ratios_on_cifar_images(kind: str, depth: int, cifar10: Path) 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_batch_follows_the_net_to_its_device() -> None:
-    table = frame(build(SMALL, device="cuda"), *batch())
-    np.testing.assert_allclose(table["norm"], frame(build(SMALL), *batch())["norm"], rtol=0.01)
+    table = gradient_norms(build(SMALL, device="cuda"), *batch())
+    np.testing.assert_allclose(table["norm"], gradient_norms(build(SMALL), *batch())["norm"], rtol=0.01)

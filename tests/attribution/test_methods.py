@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resnet.attribution import methods as saliency
-from resnet.attribution.methods import METHODS, Method, cam, explain, top_k
+from resnet.attribution.cam import cam
+from resnet.attribution.contract import Method, Request
+from resnet.attribution.methods import METHODS, common_layers, common_scale, explain, top_k
 from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import NetSpec, StageSpec, plain_twin
+from tests.support import unchanged
+from tests.support.unchanged import leaves_model_as_found
 
 STAGES = StageSpec(1, 8), StageSpec(1, 12, 2), StageSpec(1, 16, 2)
 SMALL = NetSpec(STAGES, "basic", "A", stem="3x3", stem_width=8, classes=10, image_size=32)
@@ -32,36 +35,6 @@ def net(kind: str = "residual") -> nn.Module:
 
 def photos(n: int = 3, size: tuple[int, int] = (32, 32)) -> Tensor:
     return torch.randn(n, 3, *size, generator=torch.Generator().manual_seed(7))
-
-
-def state(model: nn.Module) -> tuple[Any, ...]:
-    """All that an explanation could change in a net."""
-    tensors = {n: t.clone() for n, t in model.state_dict().items()}
-    gradients = {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
-    flags = {n: p.requires_grad for n, p in model.named_parameters()}
-    hooks = [
-        (n, m.training, *(len(v) for k, v in sorted(vars(m).items()) if k.endswith(("_hooks", "_hooks_with_kwargs"))))
-        for n, m in model.named_modules()
-    ]
-    return tensors, gradients, flags, hooks, {n: id(p) for n, p in model.named_parameters()}
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, tuple) else a == b
-
-
-def worn(kind: str) -> nn.Module:
-    """A net in the middle of something: mixed flags, gradients, a frozen weight and a hook of somebody else."""
-    model = build(SPECS[kind], seed=3).train()
-    model(photos()).sum().backward()
-    model.get_submodule("layer2").eval()
-    model.get_parameter("conv1.weight").requires_grad_(False)
-    model.get_submodule("layer1").register_forward_hook(lambda *_: None)
-    return model
 
 
 @pytest.mark.filterwarnings("error::UserWarning")  # captum mends inputs that need no gradient, and says so
@@ -93,33 +66,12 @@ class TestEveryMethod:
         other = explain(method, model, photos(), 4, "layer2.0")
         assert torch.equal(maps, other) != METHODS[method].needs_layer
 
-    def test_the_net_stays_as_it_was(self, method: str, kind: str) -> None:
-        model, images = worn(kind), photos().requires_grad_()
-        before, pixels = state(model), images.detach().clone()
-        explain(method, model, images, torch.tensor([1, 2, 3]), LAST)
-        assert same(before, state(model))
+    def test_the_images_stay_as_they_were(self, method: str, kind: str) -> None:
+        images = photos().requires_grad_()
+        pixels = images.detach().clone()
+        explain(method, net(kind), images, torch.tensor([1, 2, 3]), LAST)
         assert torch.equal(images, pixels)
         assert images.grad is None
-
-    def test_the_net_stays_as_it_was_when_it_raises(self, method: str, kind: str) -> None:
-        model = worn(kind)
-        calls: list[int] = []
-
-        def fail(gradient: Tensor) -> None:
-            calls.append(1)
-            raise RuntimeError("in the middle")
-
-        def on_backward(module: nn.Module, args: Any, output: Tensor) -> None:
-            if output.requires_grad:
-                output.register_hook(fail)
-
-        model.get_submodule("fc").register_forward_hook(on_backward)
-        before = state(model)
-        with pytest.raises(RuntimeError, match="in the middle"):
-            explain(method, model, photos(), 1, LAST)
-        assert calls  # it was in the backward pass
-        assert same(before, state(model))
-        assert not saliency._LOCK.locked()
 
     def test_a_training_net_is_explained_in_eval_mode(self, method: str, kind: str) -> None:
         maps = explain(method, net(kind), photos(), 1, LAST)
@@ -157,12 +109,12 @@ class TestGradCam:
 
     def test_is_the_closed_form_at_the_last_block(self, kind: str, target: int) -> None:
         model, images = net(kind), photos().double()
-        maps = cam(model, images.requires_grad_(), torch.tensor(target), LAST)
+        maps = cam(model, Request(images.requires_grad_(), torch.tensor(target), LAST))
         torch.testing.assert_close(maps * 8 * 8, self.closed_form(model, images, target), rtol=1e-5, atol=1e-12)
 
     def test_sums_to_the_logit_without_its_bias(self, kind: str, target: int) -> None:
         model, images = net(kind), photos().double()
-        maps = cam(model, images.requires_grad_(), torch.tensor(target), LAST)
+        maps = cam(model, Request(images.requires_grad_(), torch.tensor(target), LAST))
         logits = model(images)[:, target] - model.get_parameter("fc.bias")[target]
         torch.testing.assert_close(maps.sum((1, 2)), logits, rtol=1e-5, atol=1e-12)
 
@@ -179,7 +131,7 @@ class TestGradCam:
         inner = lower(images).detach().requires_grad_()
         (gradient,) = torch.autograd.grad(upper(inner)[:, target].sum(), inner)
         wanted = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), inner)
-        torch.testing.assert_close(cam(model, images.requires_grad_(), torch.tensor(target), "layer1"), wanted)
+        torch.testing.assert_close(cam(model, Request(images.requires_grad_(), torch.tensor(target), "layer1")), wanted)
 
 
 def last_maps(model: Any, images: Tensor) -> Tensor:
@@ -211,27 +163,56 @@ def test_saliency_is_the_largest_gradient_of_the_logit(kind: str) -> None:
     torch.testing.assert_close(explain("saliency", model, images, targets), wanted)
 
 
-def test_every_method_says_what_it_is() -> None:
-    assert list(METHODS) == ["grad-cam", "saliency"]
-    for method in METHODS.values():
-        assert "arXiv" in method.source
-        assert method.title
-        assert method.reading.endswith(".")
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_says_what_it_is_and_leaves_the_net_as_it_was(method: str) -> None:
+    assert "arXiv" in METHODS[method].source
+    assert METHODS[method].title
+    assert METHODS[method].reading.endswith(".")
+    leaves_model_as_found(lambda model: explain(method, model, unchanged.images(), [1, 2, 3, 4], "layer2.1"))
 
 
-def test_a_new_method_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def grey(model: nn.Module, images: Tensor, target: Tensor, layer: str | None) -> Tensor:
-        return images.mean(1) * target[:, None, None]
+def grey(model: nn.Module, request: Request) -> Tensor:
+    return request.images.mean(1) * request.target[:, None, None] * torch.tensor(request.options["times"])
 
-    monkeypatch.setitem(METHODS, "grey", Method("Grey", grey, True, False, "arXiv 0", "A test."))
-    maps = explain("grey", net(), photos(), [0, 1, 2])
-    torch.testing.assert_close(maps, photos().mean(1) * torch.arange(3)[:, None, None])
+
+GREY = Method("Grey", grey, True, False, "arXiv 0", "A test.", {"times": 1})
+
+
+def test_a_new_method_is_one_line_and_says_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "grey", GREY)
+    wanted = photos().mean(1) * torch.arange(3)[:, None, None]
+    torch.testing.assert_close(explain("grey", net(), photos(), [0, 1, 2]), wanted)
+    doubled = explain("grey", net(), photos(), [0, 1, 2], options={"times": 2})
+    torch.testing.assert_close(doubled, 2 * wanted)
+    with pytest.raises(Refused, match=r"option .* Received 'often'\. Choose times"):
+        explain("grey", net(), photos(), 0, options={"often": 2})
+
+
+def test_a_method_that_does_not_apply_says_why() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    reason = METHODS["grad-cam"].reason(flat)
+    assert reason.endswith("this net has none.")
+    with pytest.raises(Refused) as refused:
+        explain("grad-cam", flat, photos(), 0, "1")
+    assert str(refused.value) == reason
+    assert explain("saliency", flat, photos(), 0).shape == (3, 32, 32)
+    assert not any(method.reason(net()) for method in METHODS.values())
+
+
+def test_one_scale_for_all_maps() -> None:
+    assert common_scale([torch.tensor([[1.0, -3.0]]), torch.zeros(1, 2)]) == 3
+    assert common_scale([torch.zeros(1, 2).numpy()]) == 1
+
+
+def test_common_layers_are_blocks_or_else_stages() -> None:
+    deeper = replace(SMALL, stages=(StageSpec(2, 8), StageSpec(2, 12, 2)))
+    assert common_layers([net("residual"), net("plain")]) == ["layer1.0", "layer2.0", "layer3.0"]
+    assert common_layers([net(), build(deeper, device="meta")]) == ["layer1", "layer2"]
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "method": (lambda: explain("lime", net(), photos(), 0), r"Received 'lime'\. Choose grad-cam, saliency"),
-    "no layer": (lambda: explain("grad-cam", net(), photos(), 0), r"Received None\. Choose conv1, bn1, .*layer3"),
-    "empty layer": (lambda: explain("grad-cam", net(), photos(), 0, ""), r"Received ''\. Choose conv1"),
+    "method": (lambda: explain("lime", net(), photos(), 0), r"Received 'lime'\. Choose .*saliency"),
+    "no layer": (lambda: explain("grad-cam", net(), photos(), 0), r"Received ''\. Choose conv1, bn1, .*layer3"),
     "layer": (lambda: explain("grad-cam", net(), photos(), 0, "layer9"), r"Received 'layer9'\. Choose conv1"),
     "flat layer": (lambda: explain("grad-cam", net(), photos(), 0, "fc"), r"\(N, C, H, W\)\. Received 'fc'"),
     "too high": (lambda: explain("saliency", net(), photos(), 10), r"Received 10\. Choose 0 to 9"),
@@ -269,11 +250,10 @@ def test_top_k_of_a_net_with_few_classes_are_all_of_them() -> None:
 
 
 def test_top_k_leaves_the_net_and_the_images_as_they_were() -> None:
-    model, images = nn.Sequential(nn.ReLU(inplace=True), worn("residual")), photos()
-    before = state(model)
-    top_k(model, images)
-    assert same(before, state(model))
-    assert torch.equal(images, photos())
+    leaves_model_as_found(lambda model: top_k(model, unchanged.images()), backward=False)
+    seen = photos()
+    top_k(nn.Sequential(nn.ReLU(inplace=True), net().float()), seen)
+    assert torch.equal(seen, photos())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

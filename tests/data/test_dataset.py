@@ -40,6 +40,16 @@ def shapes() -> Dataset:
 # ---------------------------------------------------------------- the data set itself
 
 
+def test_a_test_batch_is_normalised_by_channel_and_the_same_each_time(shapes: Dataset) -> None:
+    images, labels = shapes.test_batch(20)
+    pixels = images * shapes.std[:, None, None] + shapes.mean[:, None, None]
+    picked = [int((shapes.test_images / 255 - one).abs().amax((1, 2, 3)).argmin()) for one in pixels]
+    assert len(set(picked)) == 20
+    torch.testing.assert_close(pixels, shapes.test_images[picked] / 255)
+    assert torch.equal(labels, shapes.test_labels[picked])
+    assert torch.equal(images, shapes.test_batch(20)[0])
+
+
 def test_moments_are_those_of_the_training_images(shapes: Dataset) -> None:
     some = shapes.subset(700)
     pixels = some.train_images.double() / 255

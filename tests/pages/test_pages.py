@@ -21,6 +21,7 @@ from resnet.attribution.methods import METHODS
 from resnet.costs.conventions import count
 from resnet.costs.profiler import profile
 from resnet.data.shapes import SHAPES
+from resnet.errors import Refused
 from resnet.exports.forms import EXPORTERS
 from resnet.files import ROOT
 from resnet.nets.codes import from_code, to_code
@@ -353,6 +354,21 @@ def test_saliency_of_a_sample_by_layer_and_class(pair: list[Run]) -> None:
     target = next(box for box in app.selectbox if box.label == "Class to explain")
     target.set_value(7).run()
     assert texts(fine(app)).count(f"logit of “{list(SHAPES)[7]}”") == 2
+
+
+@pytest.mark.parametrize("kind", [Refused, ValueError])
+def test_saliency_shows_refusals_as_advice_and_no_other_error(
+    pair: list[Run], monkeypatch: pytest.MonkeyPatch, kind: type[ValueError]
+) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise kind("what happened")
+
+    method = dataclasses.replace(METHODS["saliency"], title=kind.__name__, function=fail)
+    monkeypatch.setitem(METHODS, f"fails with {kind.__name__}", method)
+    app = open_page("insight/saliency.py")
+    field(app, "button_group", "saliency.method").set_value(f"fails with {kind.__name__}").run()
+    assert [box.value for box in app.error] == (["what happened"] if kind is Refused else [])
+    assert bool(app.exception) == (kind is not Refused)
 
 
 # Compare, Budget, Relatives, Export
