@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from resnet.__main__ import main
+from resnet.cli.main import main
 from resnet.runs import tensorboard
 from resnet.runs.store import Run
 from tests.support.tiny import RECIPE, uninterrupted

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from pages.ui import cached
-from resnet.__main__ import main
+from resnet.cli.main import main
 from resnet.data import pictures, sizes
 from resnet.data.dataset import load
 from resnet.data.folder import Folder, Pictures, open_folder
