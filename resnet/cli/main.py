@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from resnet.cli import data, nets, runs
+from resnet.cli import analyses, data, explain, nets, runs
 from resnet.errors import Refused
 
 ABOUT = "Profile, compare, export, train and explain residual nets and their plain twins, without the app."
@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(function=function)
         return added
 
-    for module in (nets, runs, data):
+    for module in (nets, runs, analyses, explain, data):
         module.add(command)
     return top
 
