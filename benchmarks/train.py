@@ -46,6 +46,8 @@ from resnet.nets.model import build, memory_format
 from resnet.nets.spec import PRESETS, NetSpec, cifar
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, curves, follow, heat, strip
+from resnet.runs.jobs import ACTIVE, Job
+from resnet.runs.process import KEEP_MEMORY, start
 from resnet.train.feeds import Resident
 from resnet.train.loop import EpochTested, StepsTaken, fit
 from resnet.train.narrow import accelerate
@@ -219,7 +221,7 @@ def compare(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> dict[str
             contenders[f"usual, {workers} workers"] = stack.enter_context(job)
         for name in ("ours", "compiled")[: 1 + args.compile]:
             made = dataclasses.replace(recipe, compile=name == "compiled")
-            job = process(ours, spec, made, args, environment=runs.KEEP_MEMORY)
+            job = process(ours, spec, made, args, environment=KEEP_MEMORY)
             contenders[name] = stack.enter_context(job)
         return interleaved(contenders, args.steps, args.rounds)
 
@@ -277,9 +279,9 @@ def dashboard(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> None:
     times: dict[bool, list[float]] = {False: [], True: []}
     looking = watching = 0.0
     with TemporaryDirectory() as folder, mock.patch.dict(os.environ, RESNET_RUNS_DIR=folder):
-        job = runs.Job(spec, args.data, dataclasses.asdict(recipe), device=args.device, threads=args.threads)
+        job = Job(spec, args.data, recipe, device=args.device, threads=args.threads)
         run = runs.create(job)
-        runs.start(run)
+        start(run)
         try:
             made = look(run, Digest())
             for watched in [False, *[False, True] * args.rounds]:
@@ -291,7 +293,7 @@ def dashboard(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> None:
                     if watched:
                         looking += time.process_time() - busy
                         watching += time.perf_counter() - begin
-                    if run.status().state not in runs.ACTIVE:
+                    if run.status().state not in ACTIVE:
                         raise SystemExit(run.status().message)
                 times[watched].append(float(run.steps()["seconds"][first : made.count].mean()))
         finally:
@@ -304,7 +306,7 @@ def dashboard(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> None:
 def look(run: runs.Run, made: Digest) -> Digest:
     """Read and average all that the page draws."""
     made = follow(made, run.path / "steps.bin", run.record_type())
-    run.status(), run.epochs(), curves(made), heat(strip(made), run.layers)
+    run.status(), run.epochs(), curves(made), heat(strip(made), run.layers())
     return made
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from resnet.data.dataset import data_folder
+from resnet.runs import children
 from resnet.runs import store as runs
 from tests.support import tiny
 
@@ -67,8 +68,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def no_worker_left() -> Iterator[None]:
     yield
-    for child in runs._children.values():
+    for child in children._workers.values():
         if child.poll() is None:
             child.kill()
             child.wait()
-    runs._children.clear()
+    children._workers.clear()

@@ -6,7 +6,8 @@ from pages.ui import state, widgets
 from pages.ui.costs import number
 from resnet.costs import budget
 from resnet.errors import Refused
-from resnet.nets.blocks import BLOCKS, STEMS
+from resnet.nets.blocks import BLOCKS
+from resnet.nets.kinds import STEMS
 from resnet.nets.spec import NetSpec
 
 

@@ -1,12 +1,11 @@
 """Compare: two to six nets of any kind, their costs, what makes up a difference, and what is published of them."""
 
-import pandas as pd
 import streamlit as st
 
 from pages.ui import catalogue, state, widgets
 from pages.ui.costs import number
-from resnet.costs.compare import KINDS, QUANTITIES, aligned, differences, steps
-from resnet.costs.profiler import Profile, shape_text
+from resnet.costs.compare import KINDS, QUANTITIES, aligned, differences, steps, totals
+from resnet.costs.profiler import Profile
 from resnet.costs.speed import latency
 from resnet.errors import Refused
 from resnet.nets.spec import NetSpec
@@ -16,27 +15,6 @@ from resnet.zoo.relatives import RELATIVES, build_relative
 
 START = ["ResNet-50", "ResNet-50 Keras listing", "ResNeXt-50 32x4d", "DenseNet-121"]
 VIEWS = ("Costs", "Difference of two", "Published accuracy")
-
-
-def cost_table(profiles: dict[str, Profile], own: NetSpec) -> pd.DataFrame:
-    rows = []
-    for name, profile in profiles.items():
-        spec = catalogue.spec_of(name, own)
-        body = profile.stages()
-        rows.append(
-            {
-                "net": name,
-                "input": shape_text(profile.input_shape),
-                "depth": spec.depth if spec else None,
-                "params": profile.params,
-                "macs": profile.macs,
-                "training_macs": profile.training_macs,
-                "activations": profile.activations,
-                "last map": body.out_shape.iloc[-2] if len(body) > 1 else "",
-                "receptive field": body.receptive_field.iloc[-2] if len(body) > 1 else "",
-            }
-        )
-    return pd.DataFrame(rows).astype({"depth": "Int64"})
 
 
 MEASURED = "compare.latency"
@@ -58,7 +36,8 @@ def measure(names: list[str], own: NetSpec) -> None:
 
 
 def show_costs(profiles: dict[str, Profile], own: NetSpec) -> None:
-    table = cost_table(profiles, own)
+    specs = {name: catalogue.spec_of(name, own) for name in profiles}
+    table = totals(profiles, {name: spec.depth for name, spec in specs.items() if spec})
     if st.button(f"Measure their speed here (about {4 * len(profiles)} s)", icon=":material/timer:"):
         measure(list(profiles), own)
     timed = state.widget(MEASURED, {})

@@ -12,7 +12,7 @@ from resnet.analysis.gradients import OUTPUT, WEIGHT, side_by_side, trend
 from resnet.costs.profiler import stage_of
 from resnet.data import dataset as data
 from resnet.errors import Refused
-from resnet.nets.spec import NetSpec, plain_twin
+from resnet.nets.spec import NetSpec, twins
 from resnet.plots import analysis as analysis_plots
 from resnet.runs import store as runs
 from resnet.runs.store import Run
@@ -35,7 +35,7 @@ def at_start(spec: NetSpec) -> pd.DataFrame:
     offered = [name for name in data.available() if (spec.classes, spec.in_channels, spec.frames) == (10, 3, 0)]
     source = st.selectbox("Images", [NOISE, *offered], key="gradients.source")
     count = batch_field(spec)
-    nets = [spec, plain_twin(spec)] if not spec.plain else [spec]
+    nets = twins(spec)
     rescued = zero and not spec.skip_init
     switched = [dataclasses.replace(net, norm=norm, zero_init=rescued and not net.plain) for net in nets]
     frames = [gradients_at_start(net, seed, source, count) for net in switched]

@@ -10,15 +10,18 @@ from pages.ui.cached import (
     attribution,
     data_info,
     explainable_layers,
+    look,
     photo_pixels,
     sample_pixels,
     test_pictures,
 )
 from resnet.attribution.methods import METHODS, common_scale
 from resnet.errors import Refused
-from resnet.nets.spec import cifar, plain_twin
+from resnet.nets.spec import cifar, twins
 from resnet.plots import attribution as attribution_plots
 from resnet.runs import store as runs
+from resnet.runs.jobs import Job
+from resnet.runs.process import race
 from resnet.runs.store import Run
 from resnet.train.recipes import Recipe
 
@@ -31,11 +34,11 @@ def quick_start() -> None:
     st.info(
         "There is no trained pair of twins yet, so nothing can be explained. It takes a residual run and a plain one."
     )
-    going = [run for run in runs.all_runs() if run.status().state in runs.ACTIVE]
+    going = [run for run in runs.all_runs() if look(run).active]
     if going:
         live.show(live.group_of(going[0]))
     elif st.button("Train a small pair on drawn shapes (about a minute)", type="primary", icon=":material/play_arrow:"):
-        runs.start_race([QUICK_NET, plain_twin(QUICK_NET)], "shapes", vars(QUICK_RECIPE))
+        race(Job(QUICK_NET, "shapes", QUICK_RECIPE), twins(QUICK_NET))
         st.rerun()
 
 
@@ -62,7 +65,7 @@ def picture_field(pair: tuple[Run, Run]) -> list[np.ndarray] | None:
         file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=50)
         return None if file is None else [photo_pixels(file.getvalue(), *size) for size in sizes]
     images, labels = samples(pair[0])
-    names = pair[0].info["class_names"]
+    names = pair[0].class_names()
     label = st.selectbox("Class", np.unique(labels).tolist(), key="saliency.class", format_func=lambda i: names[i])
     of_class = images[labels == label]
     index = st.slider("Sample", 1, len(of_class), key="saliency.sample") if len(of_class) > 1 else 1
@@ -78,7 +81,7 @@ def samples(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return info.samples, info.sample_labels
 
 
-def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: list[str]) -> tuple[str, str, int, float]:
+def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: tuple[str, ...]) -> tuple[str, str, int, float]:
     """Method, layer, class and opacity."""
     methods, layer, target, opacity = st.columns(4)
     with methods:
@@ -96,7 +99,7 @@ def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: list[str
 
 def show(pair: tuple[Run, Run], seen: list[np.ndarray]) -> None:
     """Top-5 predictions and overlays of both nets for one picture, on one colour scale."""
-    names = pair[0].info["class_names"]
+    names = pair[0].class_names()
     steps = [run.checkpoint_step() or 0 for run in pair]
     answers = [answer(run.id, step, pixels) for run, step, pixels in zip(pair, steps, seen, strict=True)]
     method, layer, target, opacity = explain_fields(pair, answers, names)
@@ -127,7 +130,7 @@ def show(pair: tuple[Run, Run], seen: list[np.ndarray]) -> None:
         f"{METHODS[method].reading} Both maps share one colour scale, from 0 to {high:.3g}, and neither is stretched "
         f"to fill it; look at whether the bright parts lie on the object. Method: {METHODS[method].source}."
     )
-    st.caption(f"Trained on: {pair[0].info.get('source') or pair[0].job.data}")
+    st.caption(f"Trained on: {pair[0].info().get('source') or pair[0].job.data}")
 
 
 st.title("Saliency")

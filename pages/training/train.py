@@ -1,25 +1,25 @@
 """Train: start nets beside their plain twins, and watch, replay, pause, resume or delete runs."""
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable
-from datetime import datetime
 from functools import partial
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from pages.ui import live, overlay, replay, state, widgets
-from pages.ui.cached import DataInfo, data_info
+from pages.ui.cached import DataInfo, data_info, look, look_anew
 from resnet.data import dataset as data
 from resnet.devices import devices
 from resnet.errors import Refused
-from resnet.nets.spec import NetSpec, plain_twin
+from resnet.nets.spec import NetSpec, twins
 from resnet.runs import store as runs
+from resnet.runs.jobs import Job, fitted
+from resnet.runs.process import race
 from resnet.runs.store import Run
+from resnet.runs.table import run_table
 from resnet.train.feeds import steps_per_epoch
-from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, differences, recipe_name
+from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, differences
 
 DATA_LABELS = {"shapes": "shapes (drawn here, needs no network)", "cifar10": "CIFAR-10"}
 PRECISION_LABELS = {"auto": "auto (what is faster here)"}
@@ -28,7 +28,7 @@ MOST_NETS = 6  # in one race
 
 
 def data_field() -> DataInfo | None:
-    """The chosen data set, None where it has to be fetched or mended first."""
+    """The chosen data set, None where it has to be fetched or fixed first."""
     name = st.selectbox("Data", data.available(), key="train.data", format_func=lambda n: DATA_LABELS.get(n, n))
     st.caption(f"Your own .npz files and folders of class folders show up here when they are in {data.data_folder()}.")
     try:
@@ -174,7 +174,7 @@ def tell(recipe: Recipe, images: int, info: DataInfo, device: str) -> None:
     if recipe.compile:
         st.caption("torch.compile: the first step comes after half a minute or more.")
     if info.name == "cifar10":
-        found = differences(vars(recipe), info.source, images == info.train_images)
+        found = differences(recipe, info.source, images == info.train_images)
         st.caption("Unlike the paper: " + "; ".join(found) + "." if found else "As in the paper.")
 
 
@@ -182,8 +182,8 @@ def race_field(spec: NetSpec) -> list[NetSpec]:
     """All nets of the race: the visitor's, its twin, and others that are added."""
     widgets.net_field(spec, "train.net")
     twin = st.toggle("Train with its plain twin", True, key="train.twin", persist_state="session", disabled=spec.plain)
-    nets = [spec, plain_twin(spec)] if twin and not spec.plain else [spec]
-    more = {net.name: net for own in widgets.CIFAR_NETS for net in (own, plain_twin(own)) if net not in nets}
+    nets = twins(spec) if twin else [spec]
+    more = {net.name: net for own in widgets.CIFAR_NETS for net in twins(own) if net not in nets}
     added = st.multiselect(
         "More nets in the race", more, key="train.race", max_selections=MOST_NETS - 2,
         help="All nets of a race get the same batches from the same seed and share the machine.",
@@ -194,11 +194,9 @@ def race_field(spec: NetSpec) -> list[NetSpec]:
 def begin(nets: list[NetSpec], info: DataInfo, recipe: Recipe, images: int, size: int, device: str) -> None:
     """Fit the nets to the data, start them as one race and show it."""
     some = None if images == info.train_images else images
-    fitted = [
-        dataclasses.replace(net, classes=info.classes, in_channels=info.channels, image_size=size) for net in nets
-    ]
-    started = runs.start_race(fitted, info.name, vars(recipe), some, device)
-    state.set_run(started[0].id)
+    fitting = [fitted(net, info, size) for net in nets]
+    first, *_ = race(Job(fitting[0], info.name, recipe, some, device), fitting)
+    state.set_run(first.id)
     st.rerun()
 
 
@@ -211,41 +209,6 @@ def settings(spec: NetSpec) -> None:
         recipe, images, size, device = recipe_fields(info)
         if st.button("Start training", type="primary", icon=":material/play_arrow:", width="stretch"):
             begin(nets, info, recipe, images, size, device)
-
-
-def recorded_steps(run: Run) -> int:
-    """The number of whole step records, from the file's size alone."""
-    path = run.path / "steps.bin"
-    return path.stat().st_size // run.record_type().itemsize if run.layers and path.exists() else 0
-
-
-def run_table(found: list[Run]) -> pd.DataFrame:
-    rows = []
-    for run in found:
-        status, tested = run.status(), 100 * run.epochs().test_accuracy
-        rows.append(
-            {
-                "net": run.job.net.name,
-                "data": run.job.data,
-                "recipe": recipe_name(run.job.recipe),
-                "state": "recorded" if run.shipped else status.state,
-                "steps": recorded_steps(run),
-                "of": status.steps,
-                "last test": tested.iloc[-1] if len(tested) else None,
-                "best test": tested.max() if len(tested) else None,
-                "started": start_time(run),
-                "run": run.id,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def start_time(run: runs.Run) -> datetime | None:
-    """By its id: a copy of the folder, as recorded runs are, is younger than the run."""
-    try:
-        return datetime.strptime(run.id[:15], "%Y%m%d-%H%M%S")
-    except ValueError:
-        return None
 
 
 def run_list() -> None:
@@ -262,10 +225,9 @@ def run_list() -> None:
     }
     # Ticks belong to rows: another list of runs is another table, so that no tick moves to another run.
     key = "train.runs." + hashlib.sha256(" ".join(run.id for run in found).encode()).hexdigest()
-    table = run_table(found)
-    chosen = st.dataframe(
-        table, hide_index=True, column_config=widgets.heads(table, config), on_select="rerun", key=key
-    )
+    table = run_table([look(run) for run in found])
+    heads = widgets.heads(table, config)
+    chosen = st.dataframe(table, hide_index=True, column_config=heads, on_select="rerun", key=key)
     st.caption(
         f"Tick runs to compare, show, download or delete them: up to {overlay.MOST} in one chart. "
         f"They are kept in {runs.runs_folder()}; recorded ones came with the program."
@@ -289,6 +251,7 @@ def run_actions(picked: list[Run]) -> None:
             if st.button("Delete for good", type="primary"):
                 for run in own:
                     run.delete()
+                look_anew()
                 st.rerun()
 
 
@@ -324,7 +287,7 @@ def shown_run() -> Run | None:
 def group_view(group: list[Run], going: bool) -> None:
     """The group as it trains, or at any of its epochs; what has ended opens at its last epoch."""
     key = f"train.view.{group[0].job.group or group[0].id}"
-    tested = any(len(run.epochs()) for run in group)
+    tested = any(len(look(run).epochs) for run in group)
     if state.widget(key) is None:
         state.set_widgets({key: "Replay" if tested and not going else "Training"})
     view = widgets.choice("View", ("Training", "Replay"), key)

@@ -115,6 +115,24 @@ def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
     return gradient_norms(trained.model, *trained.test_batch(count))
 
 
+LOOK_S = 0.9  # a little less than live.REFRESH_S, so that each refresh shows what is new
+
+
+@st.cache_resource(ttl=LOOK_S, max_entries=500, show_spinner=False)
+def _look(path: str, _run: runs.Run) -> runs.Snapshot:
+    return _run.look()
+
+
+def look(run: runs.Run) -> runs.Snapshot:
+    """What a run's folder says; all sessions together ask it once a second."""
+    return _look(str(run.path), run)
+
+
+def look_anew() -> None:
+    """After a button has changed what a run's folder says."""
+    _look.clear()
+
+
 def test_pictures(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
     """Where a run's data are not here or stay on the disk, its folder's pictures (K, S, S, C) uint8 and labels (K,)."""
     if not run.job.stream:
@@ -166,6 +184,6 @@ def _digests(path: str, created: float) -> dict[str, Digest]:
 
 def digest(run: runs.Run) -> Digest:
     """A run's steps made small, up to now: only what was recorded since the last look is read."""
-    held = _digests(str(run.path), run.created)
+    held = _digests(str(run.path), run.created())
     held["now"] = follow(held["now"], run.path / "steps.bin", run.record_type())
     return held["now"]

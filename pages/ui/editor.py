@@ -5,7 +5,8 @@ import dataclasses
 import streamlit as st
 
 from pages.ui import state, widgets
-from resnet.nets.blocks import BLOCKS, SHORTCUTS, STEMS
+from resnet.nets.blocks import BLOCKS, SHORTCUTS
+from resnet.nets.kinds import STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS
 from resnet.nets.spec import (
     INT_RANGES,

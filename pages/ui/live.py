@@ -8,13 +8,15 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.ui import widgets, words
-from pages.ui.cached import digest
+from pages.ui.cached import digest, look, look_anew
 from resnet.errors import Refused
 from resnet.plots import live as live_plots
 from resnet.plots.runs import colors
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, bin_width, curves, heat, robust_limits, strip
-from resnet.runs.store import Run
+from resnet.runs.process import start
+from resnet.runs.store import Run, Snapshot
+from resnet.runs.table import distinct_names
 from resnet.train.figures import BY_LAYER, FIGURES
 
 REFRESH_S = 1.0
@@ -22,6 +24,7 @@ MAX_CELLS = 5000  # of one heat-strip
 POINTS = 250  # of one curve
 ABREAST = 3  # nets beside each other
 QUANTITIES = {name: FIGURES[name].label for name in BY_LAYER}
+DOING = {"pause": "Pausing", "stop": "Stopping"}
 BADGES = {
     "starting": "gray",
     "queued": "gray",
@@ -38,11 +41,11 @@ def group_of(run: Run) -> list[Run]:
     """The runs of one race, the residual nets first."""
     every = [*runs.all_runs(), *runs.shipped()]
     same = [other for other in every if run.job.group and other.job.group == run.job.group]
-    return sorted(same or [run], key=lambda other: (other.job.net.plain, other.created, other.id))
+    return sorted(same or [run], key=lambda other: (other.job.net.plain, other.created(), other.id))
 
 
 def active(group: list[Run]) -> bool:
-    return any(run.status().state in runs.ACTIVE for run in group)
+    return any(look(run).active for run in group)
 
 
 def show(group: list[Run], charts: bool = True) -> None:
@@ -59,25 +62,26 @@ def columns(count: int) -> list[DeltaGenerator]:
 def _view(group: list[Run], going: bool, charts: bool) -> None:
     if going and not active(group):
         st.rerun()  # the whole page, once, so that the refreshing ends
-    digests, origins = [digest(run) for run in group], [words.origin(run) for run in group]
+    looks, digests = [look(run) for run in group], [digest(run) for run in group]
+    origins = [words.origin(seen) for seen in looks]
     alike = len(set(origins)) == 1
-    for run, made, origin, place in zip(group, digests, origins, columns(len(group)), strict=True):
+    for seen, made, origin, place in zip(looks, digests, origins, columns(len(group)), strict=True):
         with place:
-            _progress(run, made)
-            st.caption(f"{'' if alike else origin} {words.tested_elsewhere(run)}")
+            _progress(seen, made)
+            st.caption(f"{'' if alike else origin} {words.tested_elsewhere(seen)}")
     if alike:
         st.caption(origins[0])
-    _buttons(group)
+    _buttons(looks)
     words.batches(digests)
     if charts:
-        _charts(group, digests)
+        _charts(looks, digests)
         _strips(group, digests)
 
 
-def _progress(run: Run, made: Digest) -> None:
-    status = run.status()
-    recorded = " :violet-badge[recorded]" if run.shipped else ""
-    st.markdown(f"**{run.job.net.name}** :{BADGES[status.state]}-badge[{status.state}]{recorded}")
+def _progress(seen: Snapshot, made: Digest) -> None:
+    status = seen.status
+    recorded = " :violet-badge[recorded]" if seen.run.shipped else ""
+    st.markdown(f"**{seen.job.net.name}** :{BADGES[status.state]}-badge[{status.state}]{recorded}")
     share = made.count / status.steps if status.steps else 0.0
     coming = "starting the process" if status.state == "starting" else ""
     said = [f"step {made.count:,} of {status.steps:,}" if status.steps else coming]
@@ -86,10 +90,10 @@ def _progress(run: Run, made: Digest) -> None:
     elif status.state == "running":
         said.append(status.phase)
     if status.state == "running" and made.count:
-        said += [f"{run.job.recipe['batch'] / made.step_seconds:,.0f} images/s on {status.device}"]
+        said += [f"{seen.job.recipe.batch / made.step_seconds:,.0f} images/s on {status.device}"]
         left = (status.steps - made.count) * made.step_seconds
         said += [f"{duration(left)} left"] if made.count < status.steps else []
-    said += [tests] if (tests := words.accuracy(run.epochs())) else []
+    said += [tests] if (tests := words.accuracy(seen.epochs)) else []
     st.progress(min(1.0, share), " · ".join(filter(None, said)))
     if status.message:
         (st.error if status.state in ("failed", "crashed") else st.info)(status.message)
@@ -107,30 +111,30 @@ def duration(seconds: float) -> str:
     )
 
 
-def _buttons(group: list[Run]) -> None:
-    if all(run.shipped for run in group):
+def _buttons(looks: Sequence[Snapshot]) -> None:
+    own = [seen for seen in looks if not seen.run.shipped]
+    if not own:
         return  # they can only be looked at
-    states = {run.status().state for run in group}
+    going = [seen.run for seen in own if seen.active]
+    idle = [seen.run for seen in own if not seen.active and seen.status.state != "finished"]
     with st.container(horizontal=True):
         for what, icon in [("pause", ":material/pause:"), ("stop", ":material/stop:")]:
-            if st.button(what.capitalize(), icon=icon, disabled=not states & set(runs.ACTIVE), key=f"live.{what}"):
-                for run in group:
-                    if run.status().state in runs.ACTIVE:
-                        run.request(what)
-                st.toast(f"Asked to {what}; it does so after the step it is at.")
-        over = (*runs.ACTIVE, "finished")
-        idle = [run for run in group if run.status().state not in over and not run.shipped]
+            if st.button(what.capitalize(), icon=icon, disabled=not going, key=f"live.{what}"):
+                for run in going:
+                    run.request(what)
+                st.toast(f"{DOING[what]} after this step.")
         if st.button("Resume", icon=":material/play_arrow:", disabled=not idle, key="live.resume"):
             with widgets.told(Refused, OSError):
-                runs.start(*idle)
+                start(*idle)
+                look_anew()
                 st.rerun()
 
 
-def _charts(group: list[Run], digests: Sequence[Digest]) -> None:
+def _charts(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
     loss, accuracy = st.columns(2)
-    names, longest = words.names(group), max(made.count for made in digests)
-    hues = dict(zip(names, colors([run.job.net.plain for run in group]), strict=True))
-    frame = _curves(group, names, digests)
+    names, longest = distinct_names([seen.run for seen in looks]), max(made.count for made in digests)
+    hues = dict(zip(names, colors([seen.job.net.plain for seen in looks]), strict=True))
+    frame = _curves(looks, names, digests)
     loss.vega_lite_chart(frame.dropna(subset="loss"), live_plots.loss_chart(hues))
     accuracy.vega_lite_chart(frame, live_plots.accuracy_chart(hues))
     width = bin_width(longest, POINTS)
@@ -141,15 +145,15 @@ def _charts(group: list[Run], digests: Sequence[Digest]) -> None:
     )
 
 
-def _curves(group: list[Run], names: list[str], digests: Sequence[Digest]) -> pd.DataFrame:
+def _curves(looks: Sequence[Snapshot], names: list[str], digests: Sequence[Digest]) -> pd.DataFrame:
     """step, loss, accuracy and test_accuracy in %, net, for all runs of the group.
 
     The last column differs from one redrawing to the next: Streamlit's chart takes a longer table for the old one with
     rows appended where the last column's first and last old values are unchanged, and would then draw wrong rows.
     """
     parts, recorded, longest = [], 0, max(made.count for made in digests)
-    for run, name, made in zip(group, names, digests, strict=True):
-        tested = run.epochs()
+    for seen, name, made in zip(looks, names, digests, strict=True):
+        tested = seen.epochs
         recorded += made.count + len(tested)
         tests = pd.DataFrame({"step": tested.step, "test_accuracy": 100 * tested.test_accuracy.astype(float)})
         parts.append(pd.concat([curves(made, POINTS, longest), tests], ignore_index=True).assign(net=name))
@@ -166,10 +170,10 @@ def _strips(group: list[Run], digests: Sequence[Digest]) -> None:
     strips = [strip(made, quantity, limit, longest) for made in digests]
     low, high = robust_limits([made.log10 for made in strips])
     chart = live_plots.heat_chart(low, high, f"log10 {figure.title}")
-    for run, name, made, place in zip(group, words.names(group), strips, columns(len(group)), strict=True):
+    for run, name, made, place in zip(group, distinct_names(group), strips, columns(len(group)), strict=True):
         with place:
             st.markdown(f"{figure.label.capitalize()} of **{name}**")
-            st.vega_lite_chart(heat(made, run.layers), chart)
+            st.vega_lite_chart(heat(made, run.layers()), chart)
     st.caption(
         f"log10 of the {figure.meaning} (L2) of every weight layer (down) and step (right), averaged over equal groups "
         f"of steps. One colour scale for all nets, {words.limits(low, high)} (1st to 99th percentile): look for layers "

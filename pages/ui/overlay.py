@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.ui import widgets, words
-from pages.ui.cached import digest
+from pages.ui import widgets
+from pages.ui.cached import digest, look
 from resnet.plots import runs as run_plots
 from resnet.plots.runs import Level, Line
 from resnet.runs.curves import curves
-from resnet.runs.store import Run
+from resnet.runs.jobs import Job
+from resnet.runs.store import Run, Snapshot
+from resnet.runs.table import distinct_names
 from resnet.train.feeds import steps_per_epoch
 from resnet.train.recipes import differences
 from resnet.zoo.he2015 import published_error
@@ -27,13 +29,14 @@ AXES = ("epoch", "step")
 def show(picked: Sequence[Run]) -> None:
     if len(picked) > MOST:
         st.info(f"A chart holds up to {MOST} runs. {len(picked)} are ticked; the first {MOST} of them are shown.")
-    found = list(picked[:MOST])
+    found = [look(run) for run in picked[:MOST]]
     with st.container(horizontal=True):
         labels = {name: title.split(" (")[0] for name, title in FIGURES.items()}
         figure = widgets.choice("Compare", FIGURES, "overlay.figure", labels=labels)
         axis = widgets.choice("By", AXES, "overlay.axis")
-    hues, names = run_plots.colors([run.job.net.plain for run in found]), words.names(found)
-    lines = [_line(run, name, hue, figure, axis) for run, name, hue in zip(found, names, hues, strict=True)]
+    hues = run_plots.colors([seen.job.net.plain for seen in found])
+    names = distinct_names([seen.run for seen in found])
+    lines = [_line(seen, name, hue, figure, axis) for seen, name, hue in zip(found, names, hues, strict=True)]
     if not any(len(line.x) for line in lines):
         st.info("Nothing has been recorded for this chart yet.")
         return
@@ -45,52 +48,52 @@ def show(picked: Sequence[Run]) -> None:
         _fairness(found, names)
 
 
-def _line(run: Run, name: str, hue: str, figure: str, axis: str) -> Line:
-    dash = "dash" if run.job.net.plain else "solid"
+def _line(seen: Snapshot, name: str, hue: str, figure: str, axis: str) -> Line:
+    dash = "dash" if seen.job.net.plain else "solid"
     if figure != "loss":
-        tested = run.epochs()
-        share = 100 * tested.test_accuracy.to_numpy()
-        x = tested[axis].to_numpy()
+        share = 100 * seen.epochs.test_accuracy.to_numpy()
+        x = seen.epochs[axis].to_numpy()
         return Line(name, hue, x, share if figure == "accuracy" else 100 - share, dash, points=True)
-    frame = curves(digest(run), BINS)
+    frame = curves(digest(seen.run), BINS)
     x = frame.step.to_numpy()
-    return Line(name, hue, x / _per_epoch(run) if axis == "epoch" else x, frame.loss.to_numpy(), dash)
+    return Line(name, hue, x / _per_epoch(seen) if axis == "epoch" else x, frame.loss.to_numpy(), dash)
 
 
-def _per_epoch(run: Run) -> int:
-    return steps_per_epoch(int(run.info.get("train_images", 1)), int(run.job.recipe.get("batch", 1)))
+def _per_epoch(seen: Snapshot) -> int:
+    return steps_per_epoch(int(seen.info.get("train_images", 1)), seen.job.recipe.batch)
 
 
-def _error(run: Run) -> float | None:
+def _error(job: Job) -> float | None:
     """The paper's test error of the run's very net on CIFAR-10."""
-    net = run.job.net
+    net = job.net
     as_there = (net.image_size, net.classes, net.in_channels) == (32, 10, 3)
-    return published_error(net.name, run.job.data) if as_there else None
+    return published_error(net.name, job.data) if as_there else None
 
 
-def _levels(found: Sequence[Run], hues: Sequence[str], figure: str) -> list[Level]:
+def _levels(found: Sequence[Snapshot], hues: Sequence[str], figure: str) -> list[Level]:
     """A line for each net that the paper's table has."""
     levels: dict[str, Level] = {}
-    for run, hue in zip(found, hues, strict=True):
-        if (error := _error(run)) is not None:
-            name = run.job.net.name
+    for seen, hue in zip(found, hues, strict=True):
+        if (error := _error(seen.job)) is not None:
+            name = seen.job.net.name
             value = error if figure == "error" else 100 - error
             levels.setdefault(name, Level(value, f"{name} in He 2015, Table 6: {error} % error", hue))
     return list(levels.values())
 
 
-def _fairness(found: Sequence[Run], names: Sequence[str]) -> None:
+def _fairness(found: Sequence[Snapshot], names: Sequence[str]) -> None:
     """Which of the runs the paper's figures may be held against, and why not."""
     said = []
-    for run, name in zip(found, names, strict=True):
-        if _error(run) is not None:
-            whole = run.job.train_images in (None, 50_000)
-            reasons = differences(run.job.recipe, str(run.info.get("source", "")), whole)
+    for seen, name in zip(found, names, strict=True):
+        job = seen.job
+        if _error(job) is not None:
+            whole = job.train_images in (None, 50_000)
+            reasons = differences(job.recipe, str(seen.info.get("source", "")), whole)
             unfair = "Not a fair comparison with the paper: " + "; ".join(reasons)
             said.append(f"- {name}: {unfair if reasons else 'trained as in the paper'}.")
-        elif run.job.data == "cifar10" and run.job.net.plain:
+        elif job.data == "cifar10" and job.net.plain:
             said.append(f"- {name}: the paper's Table 6 has no plain nets, so there is no line for it.")
-    if any(run.job.net.name == "ResNet-110" for run in found):
+    if any(seen.job.net.name == "ResNet-110" for seen in found):
         said.append("- The paper's ResNet-110 is the best of five runs (mean 6.61 %); the others are single runs.")
     if said:
         st.caption("\n".join(said))

@@ -10,12 +10,14 @@ import pandas as pd
 import streamlit as st
 
 from pages.ui import live, state, verdicts, widgets, words
-from pages.ui.cached import digest
+from pages.ui.cached import digest, look
 from pages.ui.verdicts import Verdict
 from resnet.plots import runs as run_plots
 from resnet.plots.runs import Level, Line
+from resnet.runs.answers import answers
 from resnet.runs.curves import Digest, curves, robust_limits, strip
-from resnet.runs.store import Run
+from resnet.runs.store import Run, Snapshot
+from resnet.runs.table import distinct_names
 from resnet.train.figures import FIGURES
 
 REFRESH_S = 10.0
@@ -31,12 +33,15 @@ DASHES = ("dot", "dash", "dashdot", "longdash")
 class Moment:
     """One run at an epoch; `step` is the last one tested up to it, None before the first."""
 
-    run: Run
+    seen: Snapshot
     name: str
     color: str
     epoch: int | None
     digest: Digest
-    tested: pd.DataFrame
+
+    @property
+    def tested(self) -> pd.DataFrame:
+        return self.seen.epochs
 
     @property
     def step(self) -> int | None:
@@ -57,8 +62,8 @@ def _plays(group: list[Run]) -> bool:
 def _view(group: list[Run]) -> None:
     epoch = _scrubber(group)
     hues = run_plots.colors([run.job.net.plain for run in group])
-    looks = zip(group, words.names(group), hues, strict=True)
-    moments = [Moment(run, name, hue, epoch, digest(run), run.epochs()) for run, name, hue in looks]
+    looks = zip(group, distinct_names(group), hues, strict=True)
+    moments = [Moment(look(run), name, hue, epoch, digest(run)) for run, name, hue in looks]
     view = widgets.choice("At this epoch", VIEWS, "replay.view")
     if max(moment.digest.count for moment in moments):
         VIEWS[view](moments)
@@ -68,7 +73,7 @@ def _view(group: list[Run]) -> None:
 
 def _scrubber(group: list[Run]) -> int | None:
     """The epoch chosen, the last one until somebody moves it; None before the first test."""
-    epochs = sorted({int(epoch) for run in group for epoch in run.epochs().epoch})
+    epochs = sorted({int(epoch) for run in group for epoch in look(run).epochs.epoch})
     if len(epochs) < 2:
         said = f"One epoch has been tested so far: number {epochs[0]}." if epochs else "No epoch has been tested yet."
         st.caption(said)
@@ -137,7 +142,7 @@ def _curves(moments: Sequence[Moment]) -> None:
     with right:
         figure = run_plots.line_chart(accuracies, "step", "accuracy (%)", at)
         caption = "Thin: training batches, running average. Bold: the whole test set after each epoch."
-        if any(moment.run.job.net.norm == "batch" for moment in moments):
+        if any(moment.seen.job.net.norm == "batch" for moment in moments):
             caption += " A dip of the bold line alone is usually batch norm's: tests use its running statistics, which "
             caption += "lag behind weights that change fast."
         widgets.chart(figure, caption, "replay.accuracy")
@@ -150,7 +155,7 @@ def _strips(moments: Sequence[Moment], quantity: str) -> None:
     low, high = limits = robust_limits([made.log10 for made in strips])
     for number, (moment, made, place) in enumerate(zip(moments, strips, live.columns(len(moments)), strict=True)):
         with place:
-            figure = run_plots.strip_chart(made.log10, made.borders, moment.run.layers, limits, _at(moments))
+            figure = run_plots.strip_chart(made.log10, made.borders, moment.seen.layers, limits, _at(moments))
             what = f"{FIGURES[quantity].meaning}, layer (down) by step; log colour, {words.limits(low, high)}"
             text = f"**{moment.name}**: {what}."
             widgets.chart(figure, text, f"replay.{quantity}.{number}")
@@ -161,7 +166,7 @@ def _strips(moments: Sequence[Moment], quantity: str) -> None:
 
 
 def _updates(moments: Sequence[Moment]) -> None:
-    layers = list(dict.fromkeys(name for moment in moments for name in moment.run.layers))
+    layers = list(dict.fromkeys(name for moment in moments for name in moment.seen.layers))
     ends = list(dict.fromkeys([layers[0], layers[-1]]))
     chosen = st.multiselect("Layers to draw", layers, ends, max_selections=len(DASHES))
     lines = [line for moment in moments for line in _update_lines(moment, chosen, _longest(moments))]
@@ -182,7 +187,7 @@ def _update_lines(moment: Moment, chosen: Sequence[str], longest: int) -> list[L
     if not moment.digest.count:
         return []
     name, hue, ratios = moment.name, moment.color, 10**made.log10
-    rows = dict(zip(moment.run.layers, ratios, strict=True))
+    rows = dict(zip(moment.seen.layers, ratios, strict=True))
     return [
         Line(f"{name}, median", hue, made.ends, np.median(ratios, axis=0), width=3),
         *(
@@ -197,11 +202,13 @@ def _judged(draw: Callable[[Sequence[Verdict]], None]) -> Callable[[Sequence[Mom
     """A view of the nets whose predictions at the epoch are kept; the others are told."""
 
     def view(moments: Sequence[Moment]) -> None:
-        found = [(m, verdicts.verdict(m.run, m.name, m.color, m.epoch)) for m in moments]
-        for moment, made in found:
-            if made is None:
+        kept = []
+        for moment in moments:
+            if (found := answers(moment.seen.run, moment.epoch)) is not None:
+                kept.append(Verdict(moment.name, moment.color, found))
+            else:
                 st.info(f"No predictions of {moment.name} are kept for this epoch.")
-        if kept := [made for _, made in found if made]:
+        if kept:
             draw(kept)
 
     return view

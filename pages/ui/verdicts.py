@@ -5,7 +5,6 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import streamlit as st
@@ -13,9 +12,8 @@ from PIL import Image
 
 from pages.ui import widgets
 from resnet.plots import runs as run_plots
-from resnet.runs.curves import class_accuracy, confusion
-from resnet.runs.records import CONFIDENCE
-from resnet.runs.store import Run
+from resnet.runs.answers import Answers
+from resnet.runs.curves import class_accuracy
 
 CLASSES = 30  # bars shown at once
 STYLE = """<style>
@@ -27,97 +25,69 @@ STYLE = """<style>
 </style>"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
-    """One net's answers at an epoch: labels, predicted, confidence (N,), pictures (K, S, S, C) of those in `rows`."""
+    """A net's answers, and how it is named and coloured here."""
 
     name: str
     color: str
-    class_names: tuple[str, ...]
-    labels: np.ndarray
-    rows: np.ndarray
-    pictures: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
-
-    @cached_property
-    def matrix(self) -> np.ndarray:
-        return confusion(self.labels, self.predicted, len(self.class_names))
-
-    @property
-    def right(self) -> np.ndarray:
-        return self.predicted == self.labels
-
-
-def verdict(run: Run, name: str, color: str, epoch: int | None) -> Verdict | None:
-    """None where the run kept no predictions at the epoch, or some that its labels do not fit."""
-    kept = run.predictions()
-    if epoch is None or not kept.dtype.names or not len(found := kept[kept["epoch"] == epoch]):
-        return None
-    labels, rows, pictures = run.test_set()
-    class_names = tuple(map(str, run.info["class_names"]))
-    predicted, confidence = found["predicted"][0].astype(np.int64), found["confidence"][0] / CONFIDENCE
-    if len(labels) != len(predicted) or max(labels.max(), predicted.max()) >= len(class_names) or labels.min() < 0:
-        return None
-    return Verdict(name, color, class_names, labels, rows, pictures, predicted, confidence)
+    answers: Answers
 
 
 def matrices(found: Sequence[Verdict], places: Sequence[st.delta_generator.DeltaGenerator]) -> None:
     for number, (made, place) in enumerate(zip(found, places, strict=True)):
+        own = made.answers
         with place:
             text = (
-                f"{made.name}: {(~made.right).sum():,} of {len(made.labels):,} test images are off the diagonal. A row "
+                f"{made.name}: {(~own.right).sum():,} of {len(own.labels):,} test images are off the diagonal. A row "
                 "is a true class, a column what the net says; colour: share of the true class, one scale for all nets."
             )
-            widgets.chart(run_plots.confusion_chart(made.matrix, made.class_names), text, f"replay.confusion.{number}")
+            widgets.chart(run_plots.confusion_chart(own.matrix, own.class_names), text, f"replay.confusion.{number}")
 
 
 def classes(found: Sequence[Verdict]) -> None:
-    same = [made for made in found if made.class_names == found[0].class_names]
-    shares = [class_accuracy(made.matrix) for made in same]
+    same = [made for made in found if made.answers.class_names == found[0].answers.class_names]
+    shares = [class_accuracy(made.answers.matrix) for made in same]
     order = np.argsort(np.nan_to_num(shares[0], nan=2.0), kind="stable")[:CLASSES]
     bars = {made.name: values[order] for made, values in zip(same, shares, strict=True)}
     text = f"Share of each class's test images that the net gets right, the hardest class for {same[0].name} on top."
     if len(shares[0]) > CLASSES:
         text += f" The {CLASSES} hardest of {len(shares[0])} classes."
-    names = [same[0].class_names[row] for row in order]
+    names = [same[0].answers.class_names[row] for row in order]
     widgets.chart(run_plots.class_chart(names, bars, [made.color for made in same]), text, "replay.classes")
 
 
 def pictures(found: Sequence[Verdict]) -> None:
-    first = found[0]
-    alike = [made for made in found if _same_tests(made, first)]
-    tiles = np.arange(len(first.rows))
+    alike = [made for made in found if made.answers.same_tests(found[0].answers)]
+    rows = found[0].answers.rows
+    tiles = np.arange(len(rows))
     if st.toggle("Only pictures that a net gets wrong", key="replay.wrong"):
-        tiles = tiles[~np.all([made.right[first.rows] for made in alike], axis=0)]
+        tiles = tiles[~np.all([made.answers.right[rows] for made in alike], axis=0)]
     st.html(STYLE + f'<div class="rx-pictures">{"".join(_tile(alike, tile) for tile in tiles.tolist())}</div>')
     nets = ", then ".join(f":{'orange' if made.color == run_plots.PLAIN else 'blue'}[{made.name}]" for made in alike)
     st.caption(
-        f"{len(tiles)} of {len(first.rows)} test images from all over the test set, in bold their true classes; below "
+        f"{len(tiles)} of {len(rows)} test images from all over the test set, in bold their true classes; below "
         f"what each net says at this epoch ({nets}) and its softmax. ✓ right; ✗ wrong, underlined."
     )
     if len(alike) < len(found):
-        st.caption(f"Only nets with the test images of {first.name} are shown.")
-
-
-def _same_tests(one: Verdict, other: Verdict) -> bool:
-    return np.array_equal(one.labels, other.labels) and np.array_equal(one.pictures, other.pictures)
+        st.caption(f"Only nets with the test images of {found[0].name} are shown.")
 
 
 def _tile(found: Sequence[Verdict], tile: int) -> str:
     """A picture, its true class, and a line for each net."""
-    first, row = found[0], int(found[0].rows[tile])
+    first = found[0].answers
+    row = int(first.rows[tile])
     true = html.escape(first.class_names[first.labels[row]])
     image = f'<img src="data:image/png;base64,{_png(first.pictures[tile])}" alt="{true}">'
     return f"<figure>{image}<span><b>{true}</b></span>{''.join(_answer(made, row) for made in found)}</figure>"
 
 
 def _answer(made: Verdict, row: int) -> str:
-    mark, kind = ("✓", "rx-right") if made.right[row] else ("✗", "rx-wrong")
-    said = html.escape(made.class_names[made.predicted[row]])
-    style, title = f"border-left-color: {made.color}", html.escape(made.name)
+    own = made.answers
+    mark, kind = ("✓", "rx-right") if own.right[row] else ("✗", "rx-wrong")
+    said = f"{mark} {html.escape(own.class_names[own.predicted[row]])} {100 * own.confidence[row]:.0f} %"
     return (
-        f'<span class="{kind}" style="{style}" title="{title}">{mark} {said} {100 * made.confidence[row]:.0f} %</span>'
+        f'<span class="{kind}" style="border-left-color: {made.color}" title="{html.escape(made.name)}">{said}</span>'
     )
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from resnet.runs.curves import Digest, same_batches
-from resnet.runs.store import Run
-from resnet.train.recipes import recipe_name
+from resnet.runs.store import Snapshot
+from resnet.train.recipes import Recipe, recipe_name
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -17,16 +17,6 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def limits(low: int, high: int) -> str:
     """A colour scale's ends, in decades."""
     return " to ".join(f"10{str(exponent).translate(SUPERSCRIPTS)}" for exponent in (low, high))
-
-
-def names(found: Sequence[Run]) -> list[str]:
-    """The nets' names, told apart by recipe and then by the end of the run's id where they repeat."""
-    own = [run.job.net.name for run in found]
-    both = [f"{name}, {recipe_name(run.job.recipe)}" for name, run in zip(own, found, strict=True)]
-    full = [f"{name} ({run.id[-4:]})" for name, run in zip(both, found, strict=True)]
-    forms = list(zip(own, both, full, (run.id for run in found), strict=True))
-    repeated = [{name for name in column if column.count(name) > 1} for column in zip(*forms, strict=True)]
-    return [next((f for f, again in zip(form, repeated, strict=True) if f not in again), form[-1]) for form in forms]
 
 
 def accuracy(tested: pd.DataFrame) -> str:
@@ -41,35 +31,35 @@ def accuracy(tested: pd.DataFrame) -> str:
     return f"{words}), best {shares[best]:.1f} % at epoch {epochs[best]}"
 
 
-def how(recipe: dict[str, Any]) -> str:
+def how(recipe: Recipe) -> str:
     """What the recipe does beyond training and testing one set of weights on one view of each image."""
     found = []
-    if recipe.get("ema"):
-        found.append(f"The tests use weights averaged over steps (EMA {recipe['ema']:g}), not the last ones.")
-    if recipe.get("flip_test"):
+    if recipe.ema:
+        found.append(f"The tests use weights averaged over steps (EMA {recipe.ema:g}), not the last ones.")
+    if recipe.flip_test:
         found.append("Each test averages the logits of an image and of its mirror image.")
-    if recipe.get("label_smoothing"):
-        found.append(f"The training loss includes label smoothing of {recipe['label_smoothing']:g}.")
+    if recipe.label_smoothing:
+        found.append(f"The training loss includes label smoothing of {recipe.label_smoothing:g}.")
     return " ".join(found)
 
 
-def origin(run: Run) -> str:
+def origin(seen: Snapshot) -> str:
     """Recipe, pixels, precision and hardware of a run, "" before it has read its data."""
-    info, recipe = run.info, run.job.recipe
+    info, recipe = seen.info, seen.job.recipe
     if not info:
         return ""
-    words = [f"Recipe {recipe_name(recipe)}, seed {recipe.get('seed', 0)}"]
+    words = [f"Recipe {recipe_name(recipe)}, seed {recipe.seed}"]
     images = info.get("train_images")
-    words += [f"trained on {f'{images:,}' if isinstance(images, int) else 'the'} images of {run.job.data}"]
+    words += [f"trained on {f'{images:,}' if isinstance(images, int) else 'the'} images of {seen.job.data}"]
     words += [f"pixels: {str(info.get('source') or 'of unknown origin').rstrip('.')}"]
     words += [str(info[name]) for name in ("precision", "hardware") if info.get(name)]
     words += [f"PyTorch {info['torch']}"] if info.get("torch") else []
     return " ".join(filter(None, [f"{'; '.join(words)}.", how(recipe)]))
 
 
-def tested_elsewhere(run: Run) -> str:
+def tested_elsewhere(seen: Snapshot) -> str:
     """What the final weights reach on other images; a test that says too little is left out."""
-    return " ".join(filter(None, map(_tested, run.tests)))
+    return " ".join(filter(None, map(_tested, seen.tests)))
 
 
 def _tested(test: dict[str, Any]) -> str:

@@ -1,15 +1,38 @@
 """Two nets side by side: what differs in their descriptions and stages, and what makes up the difference in cost."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from resnet.costs.profiler import Profile
+from resnet.costs.profiler import Profile, shape_text
 from resnet.nets.spec import NetSpec
 
 QUANTITIES = {"macs": "MACs for one input", "params": "parameters", "activations": "activations for one input"}
 KINDS = {"stage": "by stage", "op": "by kind of layer"}
+
+
+def totals(profiles: Mapping[str, Profile], depths: Mapping[str, int]) -> pd.DataFrame:
+    """One row per net: net, input, depth (<NA> where it is unknown), params, macs, training_macs, activations, and the
+    size and receptive field of its last map.
+    """
+    rows = []
+    for name, profile in profiles.items():
+        last = profile.stages().iloc[-2:-1]  # before the head; none where the net is one stage
+        rows.append(
+            {
+                "net": name,
+                "input": shape_text(profile.input_shape),
+                "depth": depths.get(name),
+                "params": profile.params,
+                "macs": profile.macs,
+                "training_macs": profile.training_macs,
+                "activations": profile.activations,
+                "last map": "".join(last.out_shape),
+                "receptive field": "".join(last.receptive_field),
+            }
+        )
+    return pd.DataFrame(rows).astype({"depth": "Int64"})
 
 
 def steps(a: Profile, b: Profile, quantity: str, by: str) -> pd.DataFrame:

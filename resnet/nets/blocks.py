@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet.errors import Refused
+from resnet.nets.kinds import BLOCK_KINDS
 from resnet.nets.layers import Add, Copy, Layers, SkipInit, SqueezeExcitation, StochasticDepth
 
 
@@ -125,8 +126,8 @@ class Block(nn.Module):
     returns its input). Refused where the block cannot run in that mode.
     """
 
-    convs: int  # weight layers on the branch
-    expansion: int  # output channels / width
+    convs: int
+    expansion: int
     preact = False  # norm and activation stand before each convolution
     last_conv: str
     last_norm = ""  # of the branch; "" where it ends in a convolution
@@ -189,7 +190,8 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """Two 3x3 convolutions (He 2015, Fig. 5 left); the first one strides."""
 
-    convs, expansion, last_conv, last_norm, last_act = 2, 1, "conv2", "bn2", "act2"
+    convs, expansion = BLOCK_KINDS["basic"]
+    last_conv, last_norm, last_act = "conv2", "bn2", "act2"
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
@@ -213,7 +215,8 @@ class Bottleneck(Block):
     stride_on "1x1" is the paper's v1; "3x3" is v1.5, which torchvision builds.
     """
 
-    convs, expansion, last_conv, last_norm, last_act = 3, 4, "conv3", "bn3", "act3"
+    convs, expansion = BLOCK_KINDS["bottleneck"]
+    last_conv, last_norm, last_act = "conv3", "bn3", "act3"
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
@@ -255,7 +258,8 @@ class PreActivation(Block):
 class PreActBasicBlock(PreActivation):
     """norm, act, 3x3, norm, act, 3x3."""
 
-    convs, expansion, last_conv = 2, 1, "conv2"
+    convs, expansion = BLOCK_KINDS["preact-basic"]
+    last_conv = "conv2"
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
@@ -274,7 +278,8 @@ class PreActBasicBlock(PreActivation):
 class PreActBottleneck(PreActivation):
     """norm, act, 1x1, norm, act, 3x3, norm, act, 1x1."""
 
-    convs, expansion, last_conv = 3, 4, "conv3"
+    convs, expansion = BLOCK_KINDS["preact-bottleneck"]
+    last_conv = "conv3"
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
@@ -300,39 +305,4 @@ BLOCKS: dict[str, type[Block]] = {
     "bottleneck": Bottleneck,
     "preact-basic": PreActBasicBlock,
     "preact-bottleneck": PreActBottleneck,
-}
-
-
-@dataclass(frozen=True)
-class Stem:
-    """`convs`: kernel, stride and share of the stem's width of each convolution; perhaps a max-pool of stride 2."""
-
-    convs: tuple[tuple[int | tuple[int, ...], int | tuple[int, ...], float], ...]
-    pool: bool
-    stride: int  # of the whole stem, in height and width
-    time_stride: int  # the same in time, or across a volume's slices
-    dims: tuple[int, ...] = (2, 3)
-
-    def build(self, c_in: int, width: int, layers: Layers, preact: bool) -> dict[str, nn.Module]:
-        """The stem's layers by name; before pre-activation blocks the last convolution has no norm of its own."""
-        named: dict[str, nn.Module] = {}
-        for index, (kernel, stride, share) in enumerate(self.convs, 1):
-            c_out, last = max(1, int(width * share)), index == len(self.convs)
-            named[f"conv{index}"] = layers.conv(c_in, c_out, kernel, stride)
-            if not (last and preact):
-                named[f"bn{index}"] = layers.bn(c_out)
-                named["act" if last else f"act{index}"] = layers.act()
-            c_in = c_out
-        return named | ({"maxpool": layers.max_pool()} if self.pool else {})
-
-
-STEMS: dict[str, Stem] = {
-    "3x3": Stem(((3, 1, 1),), pool=False, stride=1, time_stride=1),  # He 2015, 4.2, for CIFAR
-    "7x7": Stem(((7, 2, 1),), pool=True, stride=4, time_stride=4),  # He 2015, Table 1
-    "deep": Stem(  # ResNet-C, arXiv 1812.01187
-        ((3, 2, 0.5), (3, 1, 0.5), (3, 1, 1)), pool=True, stride=4, time_stride=4
-    ),
-    "3x7x7": Stem(  # R3D, arXiv 1711.11248
-        (((3, 7, 7), (1, 2, 2), 1),), pool=False, stride=2, time_stride=1, dims=(3,)
-    ),
 }

@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from resnet.nets.blocks import BLOCKS, STEMS, Block, BlockPlan
+from resnet.nets.blocks import BLOCKS, Block, BlockPlan
+from resnet.nets.kinds import STEMS
 from resnet.nets.layers import Layers, SkipInit
 from resnet.nets.spec import NetSpec
 

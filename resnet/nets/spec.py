@@ -9,8 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from resnet.errors import Refused
-from resnet.nets.blocks import BLOCKS, SHORTCUTS, STEMS
-from resnet.nets.layers import ACTIVATIONS, NORMS
+from resnet.nets.kinds import ACTIVATION_KINDS, BLOCK_KINDS, NORM_KINDS, SHORTCUT_KINDS, STEMS
 
 MAX_BLOCKS, MAX_WIDTH = 600, 4096  # 1202 layers are 600 basic blocks
 CIFAR_DEPTHS = range(8, 1203, 6)  # 6n+2
@@ -64,7 +63,7 @@ class StageSpec:
         check_int("width", self.width, 1, MAX_WIDTH)
         check_int("stride", self.stride, 1, 4)
         check_int("dilation", self.dilation, 1, 16)
-        _check_choice("shortcut", self.shortcut, ("", *SHORTCUTS))
+        _check_choice("shortcut", self.shortcut, ("", *SHORTCUT_KINDS))
 
 
 INT_RANGES = {
@@ -78,12 +77,12 @@ INT_RANGES = {
     "frames": (0, 256),
 }
 CHOICES: dict[str, Collection[str]] = {
-    "block": BLOCKS,
-    "shortcut": SHORTCUTS,
+    "block": BLOCK_KINDS,
+    "shortcut": SHORTCUT_KINDS,
     "stride_on": STRIDE_ON,
     "stem": STEMS,
-    "norm": NORMS,
-    "activation": ACTIVATIONS,
+    "norm": NORM_KINDS,
+    "activation": ACTIVATION_KINDS,
 }
 
 
@@ -196,7 +195,7 @@ class NetSpec:
     @property
     def expansion(self) -> int:
         """Output channels of a block / its width."""
-        return BLOCKS[self.block].expansion
+        return BLOCK_KINDS[self.block].expansion
 
     @property
     def output_stride(self) -> int:
@@ -206,7 +205,7 @@ class NetSpec:
     @property
     def depth(self) -> int:
         """Weight layers on the longest path, the stem as one: the number in the name ResNet-50."""
-        return 2 + BLOCKS[self.block].convs * sum(s.blocks for s in self.stages)
+        return 2 + BLOCK_KINDS[self.block].convs * sum(s.blocks for s in self.stages)
 
     @property
     def plain(self) -> bool:
@@ -218,6 +217,11 @@ class NetSpec:
         """The preset's or CIFAR net's name, `plain-N` for the plain twin of one, or `ResNet-N (custom)`."""
         name = _names(self.depth).get(_sizeless(self))
         return name or f"{'plain' if self.plain else 'ResNet'}-{self.depth} (custom)"
+
+
+def twins(spec: NetSpec) -> list[NetSpec]:
+    """The net and its plain twin; a plain net alone."""
+    return [spec] if spec.plain else [spec, plain_twin(spec)]
 
 
 def plain_twin(spec: NetSpec) -> NetSpec:

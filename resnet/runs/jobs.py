@@ -3,15 +3,18 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 from resnet.errors import Refused
 from resnet.nets.codes import from_dict, to_dict
 from resnet.nets.spec import NetSpec
 from resnet.runs.records import VERSION
+from resnet.train.recipes import Recipe
 
 STATES = ("starting", "queued", "running", "paused", "stopped", "finished", "failed", "crashed")
 ACTIVE = ("starting", "queued", "running")
+_RECIPE_FIELDS = {field.name for field in dataclasses.fields(Recipe)}
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Job:
 
     net: NetSpec
     data: str
-    recipe: dict[str, Any]
+    recipe: Recipe
     train_images: int | None = None  # a balanced part of the training set, None for all
     device: str = "auto"
     threads: int = 0  # CPU threads, 0 for all
@@ -30,20 +33,51 @@ class Job:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            kind: Any = dict if field.name == "recipe" else field.type
+            kind: Any = field.type
             if not isinstance(getattr(self, field.name), kind):
-                name = getattr(kind, "__name__", kind)
-                raise Refused(f"A run's {field.name} must be {name}. Received {getattr(self, field.name)!r}.")
+                rule = f"A run's {field.name} must be {getattr(kind, '__name__', kind)}."
+                raise Refused(rule, repr(getattr(self, field.name)))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self) | {"net": to_dict(self.net), "version": VERSION}, indent=1)
 
     @staticmethod
+    @lru_cache(maxsize=1000)  # a list of runs reads them all
     def from_json(text: str) -> "Job":
+        """Refused, ValueError, TypeError or KeyError where the text is no job.
+
+        Of the recipe, `unknown_fields` are left out, so that the run can still be looked at.
+        """
         values = json.loads(text)
         if values.pop("version", 1) != VERSION:
             raise Refused("It was made by another version of this program.")
-        return Job(**values | {"net": from_dict(values["net"])})
+        recipe = values["recipe"]
+        if isinstance(recipe, dict):
+            recipe = Recipe(**{name: value for name, value in recipe.items() if name in _RECIPE_FIELDS})
+        return Job(**values | {"net": from_dict(values["net"]), "recipe": recipe})
+
+
+def unknown_fields(text: str) -> list[str]:
+    """The fields of a job's recipe that this program does not know: without them it would train another net."""
+    return sorted(json.loads(text)["recipe"].keys() - _RECIPE_FIELDS)
+
+
+class Images(Protocol):
+    """What a net has to know of the images that it is to read."""
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+def fitted(net: NetSpec, data: Images, size: int = 0) -> NetSpec:
+    """The net for the data's classes and channels, and for images of `size` pixels, those of the data where it is 0."""
+    return dataclasses.replace(net, classes=data.classes, in_channels=data.channels, image_size=size or data.size)
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,12 @@ class OpenedRun:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return tuple(map(str, self.run.info["class_names"]))
+        return self.run.class_names()
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the pixels in 0..1 as in training: by channel (C,), or by pixel (C, S, S)."""
-        return torch.tensor(self.run.info["mean"]), torch.tensor(self.run.info["std"])
+        return torch.tensor(self.run.info()["mean"]), torch.tensor(self.run.info()["std"])
 
     def prepare(self, pixels: np.ndarray | Tensor) -> Tensor:
         """uint8 (N, C, S, S) -> float32 (N, C, S, S), normalised as the training images were."""

@@ -10,7 +10,7 @@ from resnet.data.source import Source
 from resnet.devices import cores, devices
 from resnet.errors import Refused
 from resnet.nets.model import build, memory_format
-from resnet.runs.store import Job
+from resnet.runs.jobs import Job
 from resnet.train import distributed
 from resnet.train.feeds import Feed, feed_of
 from resnet.train.narrow import accelerate
@@ -23,7 +23,7 @@ def take_device(job: Job) -> str:
     """The job's device; PyTorch has the job's number of threads from here on. Refused where this machine has none."""
     device = devices()[0] if job.device == "auto" else job.device
     if device not in devices():
-        raise Refused(f"This machine has no device {device!r}. It has {', '.join(devices())}.")
+        raise Refused("A run's device must be one of this machine.", repr(device), " or ".join(devices()))
     if job.threads > 0:
         torch.set_num_threads(min(job.threads, cores()))
     return device
@@ -34,7 +34,7 @@ def prepare(job: Job, device: str, before: str) -> tuple[Source, Recipe, Feed, S
 
     Refused where the data or the net cannot be had.
     """
-    data, recipe = _source(job), Recipe(**job.recipe)
+    data, recipe = _source(job), job.recipe
     check_net(job, data)
     precision = distributed.broadcast_object(lambda: before or precision_for(job.net, recipe, device))
     recipe = dataclasses.replace(recipe, precision=precision)
@@ -62,6 +62,6 @@ def check_net(job: Job, data: Source) -> None:
     net = job.net
     if (data.channels, data.classes) != (net.in_channels, net.classes):
         raise Refused(
-            f"The net reads {net.in_channels} channels and tells {net.classes} classes apart; "
+            f"The net reads {net.in_channels} channels and has {net.classes} classes; "
             f"{data.name} has {data.channels} channels and {data.classes} classes."
         )

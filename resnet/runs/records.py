@@ -14,6 +14,7 @@ import os
 import zipfile
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +35,25 @@ class Records:
 
     path: Path
 
-    @property
     def info(self) -> dict[str, Any]:
         """layers, class_names, source, mean, std, train_images, test_images, ...; {} before the data are read."""
         try:
-            info = json.loads((self.path / "info.json").read_text())
+            info = _parsed((self.path / "info.json").read_text())
         except (OSError, ValueError, RecursionError):
             return {}
-        return info if isinstance(info, dict) else {}
+        return dict(info) if isinstance(info, dict) else {}
 
-    @property
     def layers(self) -> list[str]:
         """Names of the weight layers whose gradient norms are recorded."""
-        layers = self.info.get("layers")
+        layers = self.info().get("layers")
         return [str(name) for name in layers] if isinstance(layers, list) else []
 
+    def class_names(self) -> tuple[str, ...]:
+        names = self.info().get("class_names")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
+
     def record_type(self) -> np.dtype:
-        return record_type(len(self.layers))
+        return record_type(len(self.layers()))
 
     def steps(self) -> np.ndarray:
         """All whole step records, a structured array in step order; the columns are those of FIGURES."""
@@ -66,11 +69,11 @@ class Records:
         except OSError:
             lines = []
         rows = [row for line in lines if (row := _test_row(line))]
-        return pd.DataFrame(rows, columns=list(TEST_COLUMNS)).astype(TEST_COLUMNS)
+        return pd.DataFrame({name: np.array([row[name] for row in rows], kind) for name, kind in TEST_COLUMNS.items()})
 
     def prediction_type(self) -> np.dtype:
         """One epoch's: the number of images, and the smallest integers for the classes, come from info.json."""
-        images, classes = self.info.get("test_images"), self.info.get("class_names")
+        images, classes = self.info().get("test_images"), self.info().get("class_names")
         if not isinstance(images, int) or not isinstance(classes, list) or images < 1 or not classes:
             return np.dtype([])
         kind = np.min_scalar_type(len(classes) - 1).newbyteorder("<")
@@ -96,7 +99,6 @@ class Records:
             labels, rows, pictures = labels[:0], rows[:0], pictures[:0]
         return labels, rows, pictures
 
-    @property
     def tests(self) -> list[dict[str, Any]]:
         """What the final weights reached on other data: data, source, images, accuracy, loss, step."""
         try:
@@ -115,7 +117,7 @@ class Records:
         records = self.steps()
         frame = pd.DataFrame({name: records[name] for name in FIGURES if name not in BY_LAYER})
         for name in BY_LAYER:
-            columns = [f"{FIGURES[name].tag} {layer}" for layer in self.layers]
+            columns = [f"{FIGURES[name].tag} {layer}" for layer in self.layers()]
             frame = frame.join(pd.DataFrame(records[name], columns=columns))
         return frame.merge(self.epochs(), on="step", how="left").to_csv(index=False)
 
@@ -130,6 +132,12 @@ class Records:
         lines = tests.read_bytes().splitlines(keepends=True) if tests.exists() else []
         _cut(tests, sum(map(len, lines[:tested])))
         return whole, tested
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """With a mean image it takes a millisecond, and a look asks for the layers again and again."""
+    return json.loads(text)
 
 
 def sample_rows(images: int) -> np.ndarray:

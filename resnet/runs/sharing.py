@@ -14,25 +14,25 @@ from resnet.data.dataset import Dataset
 from resnet.errors import Refused
 from resnet.files import replace_file
 from resnet.nets.model import memory_format
+from resnet.runs.jobs import ACTIVE
 from resnet.runs.prepare import check_net
-from resnet.runs.store import ACTIVE, Run
+from resnet.runs.store import Run
 from resnet.runs.weights import load_model
 from resnet.train.feeds import Resident
 from resnet.train.loop import evaluate
 from resnet.train.narrow import accelerate
-from resnet.train.recipes import Recipe
 
 COPIED = ("run.json", "info.json", "tests.json", "steps.bin", "epochs.jsonl", "predictions.bin", "test.npz")
 
 
-def try_on(run: Run, data: Dataset) -> dict[str, Any]:
+def test_on(run: Run, data: Dataset) -> dict[str, Any]:
     """Test the run's final weights on the test images of `data`, and note it in the run's tests.json.
 
     The answer: data, source, images, accuracy, loss, step. Refused where the net cannot read them.
     """
     check_net(run.job, data)
-    model, info = load_model(run), run.info
-    recipe, precision = Recipe(**run.job.recipe), info.get("precision", "fp32")
+    model, info, recipe = load_model(run), run.info(), run.job.recipe
+    precision = info.get("precision", "fp32")
     feed = Resident(data, recipe, torch.device("cpu"), memory_format(model))
     feed.mean, feed.std = torch.tensor(info["mean"]), torch.tensor(info["std"])  # those that the net learnt with
     result = evaluate(accelerate(model, "cpu", precision), feed, precision, recipe.flip_test)
@@ -44,7 +44,7 @@ def try_on(run: Run, data: Dataset) -> dict[str, Any]:
         "loss": result.loss,
         "step": run.checkpoint_step(),
     }
-    others = [test for test in run.tests if test.get("data") != found["data"]]
+    others = [test for test in run.tests() if test.get("data") != found["data"]]
     replace_file(run.path / "tests.json", json.dumps([*others, found]))
     return found
 
@@ -54,8 +54,9 @@ def share(run: Run, folder: Path, epochs: int = 2) -> Run:
 
     Of the weights after epochs, `epochs` stay, in float16. Refused while it trains, or where the copy exists.
     """
-    if run.status().state in ACTIVE or run.checkpoint_step() is None:
-        raise Refused(f"{run.id} is {run.status().state}. A run can be shared once it has ended or pauses.")
+    status, step = run.status(), run.checkpoint_step()
+    if status.state in ACTIVE or step is None:
+        raise Refused(f"{run.id} is {status.state}. A run can be shared once it has ended or is paused.")
     target = folder / run.id
     if target.exists():
         raise Refused(f"{target} exists. Remove it, or choose another folder.")
@@ -63,9 +64,9 @@ def share(run: Run, folder: Path, epochs: int = 2) -> Run:
     for name in COPIED:
         if (run.path / name).exists():
             shutil.copyfile(run.path / name, target / name)
-    replace_file(target / "status.json", json.dumps(dataclasses.asdict(run.status()) | {"host": "", "ticket": 0}))
+    replace_file(target / "status.json", json.dumps(dataclasses.asdict(status) | {"host": "", "ticket": 0}))
     weights = {f"model.{name}": value for name, value in load_model(run).state_dict().items()}
-    replace_file(target / "checkpoint.safetensors", save(weights, {"step": str(run.checkpoint_step())}))
+    replace_file(target / "checkpoint.safetensors", save(weights, {"step": str(step)}))
     kept = list(run.checkpoints().values())
     for path in [kept[index] for index in np.linspace(0, len(kept) - 1, min(epochs, len(kept))).astype(int)]:
         halves = {name: value.half() if value.is_floating_point() else value for name, value in load_file(path).items()}

@@ -29,7 +29,7 @@ def scalars(run: Run) -> Iterator[Scalars]:
         yield epoch["step"], {"test/loss": epoch["test_loss"], "test/accuracy": epoch["test_accuracy"]}
     digest = Digest().grown(records)
     for name in BY_LAYER if len(records) else ():
-        yield from _by_layer(strip(digest, name, POINTS), [f"{FIGURES[name].tag}/{layer}" for layer in run.layers])
+        yield from _by_layer(strip(digest, name, POINTS), [f"{FIGURES[name].tag}/{layer}" for layer in run.layers()])
 
 
 def _by_layer(made: Strip, tags: Sequence[str]) -> Iterator[Scalars]:
@@ -45,12 +45,12 @@ def write(run: Run, folder: Path) -> Path:
 
     path = folder / run.id / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    times = run.created + np.cumsum(run.steps()["seconds"], dtype=np.float64)  # without pauses
+    times = run.created() + np.cumsum(run.steps()["seconds"], dtype=np.float64)  # without pauses
     writer = RecordWriter(str(path))
-    writer.write(Event(wall_time=run.created, file_version="brain.Event:2").SerializeToString())
+    writer.write(Event(wall_time=run.created(), file_version="brain.Event:2").SerializeToString())
     for step, values in scalars(run):
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        time = times[min(step, len(times)) - 1] if len(times) else run.created
+        time = times[min(step, len(times)) - 1] if len(times) else run.created()
         writer.write(Event(wall_time=time, step=step, summary=summary).SerializeToString())
     writer.close()
     return path

@@ -13,15 +13,17 @@ from filelock import Timeout
 from resnet.errors import Refused
 from resnet.files import DISK_FULL
 from resnet.nets.model import weight_layers
+from resnet.runs.jobs import ACTIVE, Status, unknown_fields
 from resnet.runs.prepare import prepare, take_device
-from resnet.runs.store import ACTIVE, Run, Status, place_in_line
+from resnet.runs.queue import Line
+from resnet.runs.store import Run
 from resnet.runs.weights import load_checkpoint
 from resnet.runs.writer import check_same, note_info, record
 from resnet.train import distributed
 from resnet.train.loop import fit
 from resnet.train.state import State
 
-LOCK_PATIENCE_S = 10  # outlasts the instants for which readers hold the lock
+LOCK_PATIENCE_S = 10  # outlasts a start that marks the run, and a look that began before it
 STOP_PATIENCE_S = 3  # for a step to end before a stop ends the process
 OUT_OF_MEMORY = "The device ran out of memory. Try a smaller batch, smaller images or a smaller net."
 log = logging.getLogger(__name__)
@@ -139,12 +141,14 @@ def _failed(run: Run, message: str) -> Status:
 
 
 def _train(run: Run, watch: _Watch, status: Status) -> Status:
+    if unknown := unknown_fields((run.path / "run.json").read_text()):
+        raise Refused("The recipe has fields that this version of the program does not know.", ", ".join(unknown))
     device = take_device(run.job)
     if (wish := _wait_for_turn(run, watch, dataclasses.replace(status, device=device))) is not None:
         return dataclasses.replace(status, state=wish)
     status = dataclasses.replace(status, state="running", phase="loading data", device=device)
     run.write_status(status)
-    before = str(run.info.get("precision") or "") if len(run.steps()) else ""
+    before = str(run.info().get("precision") or "") if len(run.steps()) else ""
     data, recipe, feed, state = prepare(run.job, device, before)
     check_same(run, data)
     note_info(run, data, list(weight_layers(state.model)), recipe, device)
@@ -165,9 +169,10 @@ def _broadcast(state: State) -> None:
 
 def _wait_for_turn(run: Run, watch: _Watch, status: Status) -> str | None:
     """Wait until the device is this run's; the state that was asked for in the meantime."""
-    while (place := place_in_line(run, status.device)) > 0:
+    line, processor = Line(run, status.device), "CPU" if status.device == "cpu" else "GPU"
+    while (place := line.place()) > 0:
         words = "next" if place == 1 else f"number {place}"
-        if (message := f"Waits for the {status.device}: {words} in line.") != status.message:
+        if (message := f"Waiting for the {processor} ({words} in line).") != status.message:
             status = run.write_status(dataclasses.replace(status, message=message))
         if watch.ended.wait(0.5) or (wish := watch.wish) is not None:
             return wish

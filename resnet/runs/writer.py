@@ -35,11 +35,11 @@ def check_same(run: Run, data: Source) -> None:
     images = len(data.train_labels)
     if not len(run.steps()):
         return
-    if (before := run.info.get("train_images", images)) != images:
+    if (before := run.info().get("train_images", images)) != images:
         raise Refused(
             f"This run began with {before} training images of {data.name}, and now there are {images}. Start a new run."
         )
-    if run.info.get("fingerprint", data.fingerprint) != data.fingerprint:
+    if run.info().get("fingerprint", data.fingerprint) != data.fingerprint:
         raise Refused(f"This run began with other training images of {data.name}. Start a new run.")
 
 

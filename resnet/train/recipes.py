@@ -1,7 +1,7 @@
 """How to train: the recipe of a run, and the named ones."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,22 +110,22 @@ _SWITCHES = {
 }
 
 
-def recipe_name(recipe: Mapping[str, Any]) -> str:
+def recipe_name(recipe: Recipe) -> str:
     """The name in RECIPES, with the epochs and the weight decay where only they differ, "own" for any other.
 
     Seed, precision and compiling do not count.
     """
     for name, known in RECIPES.items():
-        changes = _changes(recipe, vars(known))
+        changes = _changes(recipe, known)
         if changes.keys() <= _TOLD.keys():
             told = [words.format(changes[field]) for field, words in _TOLD.items() if field in changes]
             return ", ".join([name, *told])
     return "own"
 
 
-def differences(recipe: Mapping[str, Any], source: str, whole: bool) -> list[str]:
+def differences(recipe: Recipe, source: str, whole: bool) -> list[str]:
     """Why a run's error may not be held against the paper's; `source` of its pixels, `whole` training set or a part."""
-    changed = _changes(recipe, vars(RECIPES["paper"]))
+    changed = _changes(recipe, RECIPES["paper"])
     found = [words for name, words in _SWITCHES.items() if name in changed]
     if others := [f"{name} {value}" for name, value in changed.items() if name not in _SWITCHES]:
         found.append(f"another recipe ({', '.join(others)})")
@@ -134,7 +134,7 @@ def differences(recipe: Mapping[str, Any], source: str, whole: bool) -> list[str
     return found if whole else [*found, "a part of the training images"]
 
 
-def _changes(recipe: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def _changes(recipe: Recipe, known: Recipe) -> dict[str, Any]:
     """The fields in which a recipe differs, with its own values; where the steps are told, the epochs do not count."""
-    free = {*_FREE, *(("epochs",) if known["steps"] and recipe.get("steps") == known["steps"] else ())}
-    return {name: recipe[name] for name in known if name in recipe and name not in free and recipe[name] != known[name]}
+    free = {*_FREE, *(("epochs",) if recipe.steps == known.steps != 0 else ())}
+    return {name: v for name, v in vars(recipe).items() if name not in free and v != getattr(known, name)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,13 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from resnet.__main__ import main
+from resnet.cli.main import main
 from resnet.files import ROOT
 from resnet.nets.codes import from_code
 from resnet.nets.model import build
+from resnet.runs import process
 from resnet.runs import store as runs
+from resnet.runs.jobs import Status
 from resnet.train.recipes import RECIPES
-from tests.support.tiny import TINY_CODE, until
+from tests.support.tiny import TINY_CODE, job, until
 
 TRAIN = ["train", "--net", TINY_CODE, "--data", "tiny.npz", "--batch", "8", "--device", "cpu", "--threads", "1"]
 
@@ -42,6 +45,12 @@ WRONG = {
     "rate": ([*TRAIN, "--lr", "99"], "lr must be a number from 1e-06 to 10. Received 99.0."),
     "schedule": ([*TRAIN, "--schedule", "cosine"], "schedule must be one of one-cycle, steps, constant."),
     "run": (["resume", "../../etc"], "There is no run named '../../etc' in the runs folder."),
+    "convention": (["profile", "ResNet-20", "--count", "me"], "The convention must be one this program knows."),
+    "form": (["export", "ResNet-20", "caffe"], "The form must be one this program knows. Received 'caffe'."),
+    "quantity": (["compare", "ResNet-20", "ResNet-50", "--what", "time"], "The quantity must be one this program"),
+    "net to compare": (["compare", "ResNet-20", "ResNet-21"], "A net's name starts with a preset."),
+    "block": (["budget", "--block", "brick"], "The block must be one this program knows. Received 'brick'."),
+    "budget": (["budget", "--params", "-1"], "A budget's params is a whole number. Received -1. Choose 0 for none."),
     "folder": (["work", "nonsense"], "There is no run in nonsense."),
 }
 
@@ -58,7 +67,10 @@ def test_a_mistake_is_one_sentence_and_exit_2(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], [*TRAIN, "--epochs", "1.5"], [*TRAIN, "--device", "abacus"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["dance"], [*TRAIN, "--epochs", "1.5"], [*TRAIN, "--device", "abacus"], ["budget", "--macs", "inf"]],
+)
 def test_arguments_that_cannot_be_read_are_exit_2_with_the_usage(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,10 +90,10 @@ def test_a_runs_folder_that_cannot_be_made_is_a_sentence(
 
 
 def test_a_named_recipe_is_taken_and_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "start", lambda *found: [run.write_status(runs.Status("finished")) for run in found])
+    monkeypatch.setattr(process, "start", lambda *found: [run.write_status(Status("finished")) for run in found])
     assert main([*TRAIN, "--recipe", "paper", "--batch", "16", "--nesterov"]) == 0
     [run] = runs.all_runs()
-    assert run.job.recipe == vars(dataclasses.replace(RECIPES["paper"], batch=16, nesterov=True))
+    assert run.job.recipe == dataclasses.replace(RECIPES["paper"], batch=16, nesterov=True)
 
 
 def test_a_folder_named_like_a_data_set_does_not_take_its_place(
@@ -89,7 +101,7 @@ def test_a_folder_named_like_a_data_set_does_not_take_its_place(
 ) -> None:
     (tmp_path / "tiny.npz").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "start", lambda *found: [run.write_status(runs.Status("finished")) for run in found])
+    monkeypatch.setattr(process, "start", lambda *found: [run.write_status(Status("finished")) for run in found])
     assert main([*TRAIN, "--twin"]) == 0
     made = runs.all_runs()
     assert [run.job.data for run in made] == ["tiny.npz", "tiny.npz"]
@@ -104,7 +116,7 @@ def test_train_finishes_and_the_run_shows_up(capsys: pytest.CaptureFixture[str])
     assert str(run.path) in out
     assert "epoch 2, step 16, test accuracy " in out
     assert ": finished." in out
-    assert run.job.recipe["augment"] is False
+    assert run.job.recipe.augment is False
     assert main(["runs"]) == 0
     line = capsys.readouterr().out
     assert line.startswith(f"{run.id}  finished ")
@@ -158,3 +170,42 @@ def test_export_writes_a_file_with_the_weights_given(tmp_path: Path, capsys: pyt
     source = tmp_path / "net.py"
     assert main(["export", TINY_CODE, "pytorch", "--out", str(source)]) == 0
     compile(source.read_text(), "net.py", "exec")
+
+
+def heavy_after(*arguments: str) -> set[str]:
+    """What of the heavy packages `python -m resnet` has imported by its end."""
+    code = "import sys; from resnet.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += "print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {"torch", "torchvision", "captum", "onnxscript"} & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["dance"], ["runs"]], ids=" ".join)
+def test_help_mistakes_and_the_list_of_runs_import_no_torch(arguments: list[str]) -> None:
+    runs.create(job())
+    assert heavy_after(*arguments) == set()
+
+
+def test_compare_prints_costs_and_what_makes_up_the_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "ResNet-50", "ResNet-50-D", "--what", "params"]) == 0
+    out = capsys.readouterr().out
+    assert "shortcut: B -> D" in out
+    assert re.search(r"ResNet-50 +3 x 224 x 224 +50 +25557032 +4089184256", out)
+    assert re.search(r"parameters, from ResNet-50 to ResNet-50-D by stage:\nlabel +delta\n +stem +19232\n", out)
+    assert main(["compare", "ResNet-20", "DenseNet-121", "FCN ResNet-50"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == ["net", "ResNet-20", "DenseNet-121", "FCN"]
+
+
+def test_budget_lists_the_nets_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["budget", "--params", "1e5", "--macs", "10e6", "--memory", "40", "--batch", "16"]) == 0
+    heads, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert heads[-4:] == ["params", "macs", "peak", "MiB"]
+    assert rows
+    for *_, params, macs, mib in rows:
+        assert int(params) <= 100_000
+        assert int(macs) <= 10_000_000
+        assert int(mib) <= 40
+    assert main(["budget", "--params", "10"]) == 0
+    assert capsys.readouterr().out == "No net of the grid fits. Allow more.\n"

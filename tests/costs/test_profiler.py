@@ -24,7 +24,7 @@ from resnet.costs.profiler import (
     shape_text,
     stage_of,
 )
-from resnet.nets.blocks import STEMS
+from resnet.nets.kinds import STEMS
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, cifar, plain_twin
 from tests.support.strategies import net_specs

@@ -22,8 +22,9 @@ import resnet.exports.plan
 from resnet.errors import Refused
 from resnet.exports.forms import EXPORTERS, export, file_name
 from resnet.exports.plan import costs
-from resnet.nets.blocks import BLOCKS, SHORTCUTS, STEMS
+from resnet.nets.blocks import BLOCKS, SHORTCUTS
 from resnet.nets.codes import from_json
+from resnet.nets.kinds import STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS
 from resnet.nets.model import ResNet, build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin, with_output_stride

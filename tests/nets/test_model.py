@@ -13,7 +13,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resnet.nets.blocks import BLOCKS, MODES, SHORTCUTS, STEMS, Block, BlockPlan, PreActBasicBlock, ZeroPad
+from resnet.nets.blocks import BLOCKS, MODES, SHORTCUTS, Block, BlockPlan, PreActBasicBlock, ZeroPad
+from resnet.nets.kinds import STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS, Add, Layers, SqueezeExcitation, StochasticDepth
 from resnet.nets.model import ResNet, blocks, build, memory_format, weight_layers
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin

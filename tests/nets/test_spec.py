@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from resnet.nets.blocks import BLOCKS, SHORTCUTS, STEMS
+from resnet.nets.blocks import BLOCKS, SHORTCUTS
 from resnet.nets.codes import from_code, from_dict, from_json, to_code, to_dict, to_json
+from resnet.nets.kinds import ACTIVATION_KINDS, BLOCK_KINDS, NORM_KINDS, SHORTCUT_KINDS, STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS
 from resnet.nets.spec import (
     PRESETS,
@@ -348,3 +349,8 @@ def test_output_stride_trades_strides_for_dilation() -> None:
 
 def test_option_a_may_shrink_in_a_bottleneck_as_long_as_the_channels_grow() -> None:
     assert changed(stem_width=64, block="bottleneck").shortcut == "A"  # 64, 64, 128, 256
+
+
+def test_the_names_that_a_spec_chooses_from_are_those_that_build() -> None:
+    assert list(BLOCK_KINDS) == list(BLOCKS)
+    assert [tuple(SHORTCUTS), tuple(NORMS), tuple(ACTIVATIONS)] == [SHORTCUT_KINDS, NORM_KINDS, ACTIVATION_KINDS]

@@ -28,7 +28,8 @@ from resnet.nets.codes import from_code, to_code
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin
 from resnet.runs import store as runs
-from resnet.runs.store import Job, Run
+from resnet.runs.jobs import Job
+from resnet.runs.store import Run
 from resnet.runs.worker import work
 from resnet.train.recipes import RECIPES, Recipe
 
@@ -52,7 +53,7 @@ def data_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs folder of a tiny residual net and its plain twin, trained for two steps on shapes."""
     folder = tmp_path_factory.mktemp("trained")
-    recipe = vars(Recipe(epochs=1, batch=32))
+    recipe = Recipe(epochs=1, batch=32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESNET_RUNS_DIR", str(folder))
         for net in (TINY, plain_twin(TINY)):
@@ -196,7 +197,7 @@ def test_train_starts_both_twins(started: list[Run]) -> None:
     residual, plain = started
     assert residual.job.net == TINY
     assert plain.job == dataclasses.replace(residual.job, net=plain_twin(TINY))
-    assert (residual.job.recipe["epochs"], residual.job.train_images) == (2, 100)
+    assert (residual.job.recipe.epochs, residual.job.train_images) == (2, 100)
     assert address(app, "run") == residual.id
 
 
@@ -213,8 +214,8 @@ def test_train_starts_a_race_of_several_nets(started: list[Run]) -> None:
     field(app, "button_group", "train.recipe").set_value("fast").run()
     press(app, "Start training")
     assert [run.job.net.name for run in started] == [TINY.name, plain_twin(TINY).name, "plain-56", "ResNet-32"]
-    assert len({(run.job.group, tuple(run.job.recipe.items()), run.job.threads) for run in started}) == 1
-    assert started[0].job.recipe == vars(RECIPES["fast"])
+    assert len({(run.job.group, run.job.recipe, run.job.threads) for run in started}) == 1
+    assert started[0].job.recipe == RECIPES["fast"]
 
 
 def save_npz(path: Path, leave_out: str = "", **changes: np.ndarray) -> None:

@@ -13,14 +13,16 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from pages.ui import replay, words
-from pages.ui.verdicts import verdict
 from resnet.files import ROOT
 from resnet.nets.spec import PRESETS, plain_twin
 from resnet.plots import runs as run_plots
 from resnet.plots.runs import Level, Line
 from resnet.runs import store as runs
+from resnet.runs.answers import answers
 from resnet.runs.curves import Digest, Strip
-from resnet.runs.store import Job, Run, Status
+from resnet.runs.jobs import Job, Status
+from resnet.runs.store import Run
+from resnet.runs.table import distinct_names
 from resnet.runs.worker import work
 from resnet.train.recipes import RECIPES, Recipe, differences, recipe_name
 from resnet.zoo.he2015 import published_error
@@ -36,7 +38,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `data` and `runs`: a residual net and its plain twin after three epochs of 8 steps."""
     folder = tmp_path_factory.mktemp("recorded")
     write_data(folder / "data", test=50, class_names=np.array(CLASSES))
-    recipe, threads = vars(Recipe(epochs=EPOCHS, batch=8, precision="fp32", ema=0.9)), torch.get_num_threads()
+    recipe, threads = Recipe(epochs=EPOCHS, batch=8, precision="fp32", ema=0.9), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESNET_DATA_DIR", str(folder / "data"))
         patch.setenv("RESNET_RUNS_DIR", str(folder / "runs"))
@@ -163,7 +165,7 @@ def test_class_names_are_text_in_the_pictures(pair: list[Run]) -> None:
     assert page.count("<figure>") == 40
     assert "&lt;b&gt;cat" in page
     assert "<b>cat" not in page
-    made = [verdict(run, "", "", EPOCHS) for run in pair]
+    made = [answers(run, EPOCHS) for run in pair]
     assert all(made)
     right = np.array([one.right[one.rows] for one in made if one])
     assert (page.count(">✓ "), page.count(">✗ ")) == (right.sum(), (~right).sum())
@@ -203,10 +205,10 @@ def test_a_run_without_any_record(pair: list[Run]) -> None:
 
 def test_a_queued_run_tells_its_place_and_no_error(pair: list[Run]) -> None:
     for run in pair:
-        run.write_status(Status("queued", "Waits for the cpu: next in line.", device="cpu"))
+        run.write_status(Status("queued", "Waiting for the CPU (next in line).", device="cpu"))
     with pair[0].lock(), pair[1].lock():
         app = open_train()
-    assert [info.value for info in app.info] == ["Waits for the cpu: next in line."] * 2
+    assert [info.value for info in app.info] == ["Waiting for the CPU (next in line)."] * 2
     assert not app.error
     assert texts(app).count(":gray-badge[queued]") == 2
 
@@ -217,7 +219,7 @@ def test_a_running_run_opens_live_and_a_crashed_one_tells_it(pair: list[Run]) ->
     with pair[0].lock():
         app = open_train()
         assert field(app, "button_group", "train.view").value == "Training"
-    assert ["ended without a word" in str(error.value) for error in app.error] == [True]
+    assert ["ended without an error message" in str(error.value) for error in app.error] == [True]
     assert "Gradient norms of" in texts(app)
     field(app, "button_group", "live.quantity").set_value("updates").run()
     assert "Update-to-weight ratios of" in texts(fine(app))
@@ -321,8 +323,8 @@ def test_more_runs_than_a_chart_holds_are_told(pair: list[Run]) -> None:
 @pytest.mark.parametrize(("chosen", "value"), [("error", 8.75), ("accuracy", 91.25)])
 def test_the_papers_error_is_a_line_with_its_source(pair: list[Run], chosen: str, value: float) -> None:
     net = PRESETS["ResNet-20"]
-    (ours,) = copies(pair[0], 1, net=net, data="cifar10", recipe=vars(RECIPES["fast"]))
-    (plain,) = copies(pair[1], 1, data="cifar10", net=plain_twin(net), recipe=vars(RECIPES["fast"]), group="")
+    (ours,) = copies(pair[0], 1, net=net, data="cifar10", recipe=RECIPES["fast"])
+    (plain,) = copies(pair[1], 1, data="cifar10", net=plain_twin(net), recipe=RECIPES["fast"], group="")
     app = overlay(chosen, [ours, plain])
     (line,) = charts(app)[0]["layout"]["shapes"]
     assert line["y0"] == line["y1"] == value
@@ -334,8 +336,8 @@ def test_the_papers_error_is_a_line_with_its_source(pair: list[Run], chosen: str
 
 
 def test_a_run_as_in_the_paper_may_be_compared(pair: list[Run]) -> None:
-    (ours,) = copies(pair[0], 1, net=PRESETS["ResNet-20"], data="cifar10", recipe=vars(RECIPES["paper"]))
-    info = ours.info | {"source": "CIFAR-10, original pixels (Krizhevsky 2009)"}
+    (ours,) = copies(pair[0], 1, net=PRESETS["ResNet-20"], data="cifar10", recipe=RECIPES["paper"])
+    info = ours.info() | {"source": "CIFAR-10, original pixels (Krizhevsky 2009)"}
     (ours.path / "info.json").write_text(json.dumps(info))
     assert "ResNet-20: trained as in the paper." in texts(overlay("error", [ours]))
 
@@ -358,25 +360,24 @@ def test_errors_of_the_paper() -> None:
 
 def test_a_recipe_has_its_name_whatever_seed_and_precision() -> None:
     for name, recipe in RECIPES.items():
-        assert recipe_name(vars(dataclasses.replace(recipe, seed=7, precision="bf16", compile=True))) == name
-        assert recipe_name(vars(dataclasses.replace(recipe, lr=0.123))) == "own"
-        assert recipe_name(vars(dataclasses.replace(recipe, lr=0.123, epochs=7))) == "own"
-    assert recipe_name(vars(dataclasses.replace(RECIPES["fast"], epochs=7))) == "fast, 7 epochs"
+        assert recipe_name(dataclasses.replace(recipe, seed=7, precision="bf16", compile=True)) == name
+        assert recipe_name(dataclasses.replace(recipe, lr=0.123)) == "own"
+        assert recipe_name(dataclasses.replace(recipe, lr=0.123, epochs=7)) == "own"
+    assert recipe_name(dataclasses.replace(RECIPES["fast"], epochs=7)) == "fast, 7 epochs"
     longer = dataclasses.replace(RECIPES["short"], epochs=7, weight_decay=2e-4)
-    assert recipe_name(vars(longer)) == "short, 7 epochs, weight decay 0.0002"
-    assert recipe_name(vars(dataclasses.replace(RECIPES["paper"], epochs=7))) == "paper"  # 64,000 steps all the same
-    assert recipe_name({"lr": "?"}) == "own"
+    assert recipe_name(longer) == "short, 7 epochs, weight decay 0.0002"
+    assert recipe_name(dataclasses.replace(RECIPES["paper"], epochs=7)) == "paper"  # 64,000 steps all the same
 
 
 def test_differences_from_the_paper() -> None:
-    paper, pixels = vars(RECIPES["paper"]), "CIFAR-10, original pixels"
+    paper, pixels = RECIPES["paper"], "CIFAR-10, original pixels"
     assert differences(paper, pixels, whole=True) == []
-    assert differences(paper | {"epochs": 3}, pixels, whole=True) == []  # its steps count
-    assert differences(paper | {"lr": 0.3, "ema": 0.9}, pixels, whole=True) == [
+    assert differences(dataclasses.replace(paper, epochs=3), pixels, whole=True) == []  # its steps count
+    assert differences(dataclasses.replace(paper, lr=0.3, ema=0.9), pixels, whole=True) == [
         "averaged weights (EMA) in the test",
         "another recipe (lr 0.3)",
     ]
-    assert differences(paper | {"flip_test": True, "label_smoothing": 0.1}, "a JPEG copy", whole=False) == [
+    assert differences(dataclasses.replace(paper, flip_test=True, label_smoothing=0.1), "a JPEG copy", whole=False) == [
         "label smoothing",
         "a flip test (each image and its mirror image)",
         "other pixels (a JPEG copy)",
@@ -397,32 +398,32 @@ def test_the_best_and_the_last_epoch_are_both_given() -> None:
 
 
 def test_names_tell_runs_apart(pair: list[Run]) -> None:
-    assert words.names(pair) == [run.job.net.name for run in pair]
-    (other,) = copies(pair[0], 1, recipe=vars(RECIPES["fast"]))
+    assert distinct_names(pair) == [run.job.net.name for run in pair]
+    (other,) = copies(pair[0], 1, recipe=RECIPES["fast"])
     name = pair[0].job.net.name
-    assert words.names([pair[0], other]) == [f"{name}, own", f"{name}, fast"]
+    assert distinct_names([pair[0], other]) == [f"{name}, own", f"{name}, fast"]
     same = copies(pair[0], 2, group="")
-    assert words.names(same) == [f"{name}, own (1000)", f"{name}, own (1001)"]
+    assert distinct_names(same) == [f"{name}, own (1000)", f"{name}, own (1001)"]
 
 
 def test_the_origin_names_pixels_precision_and_hardware(pair: list[Run]) -> None:
-    info = pair[0].info | {"source": "a JPEG copy.", "hardware": "cpu AMX 2 threads", "train_images": 50_000}
+    info = pair[0].info() | {"source": "a JPEG copy.", "hardware": "cpu AMX 2 threads", "train_images": 50_000}
     (pair[0].path / "info.json").write_text(json.dumps(info))
-    said = words.origin(pair[0])
+    said = words.origin(pair[0].look())
     assert "50,000 images of tiny.npz; pixels: a JPEG copy; fp32; cpu AMX 2 threads" in said
     (pair[0].path / "info.json").unlink()
-    assert words.origin(pair[0]) == ""
+    assert words.origin(pair[0].look()) == ""
 
 
 def test_predictions_that_do_not_fit_are_none(pair: list[Run]) -> None:
     run = pair[0]
-    assert verdict(run, "", "", EPOCHS) is not None
-    assert verdict(run, "", "", None) is None
-    assert verdict(run, "", "", EPOCHS + 1) is None
+    assert answers(run, EPOCHS) is not None
+    assert answers(run, None) is None
+    assert answers(run, EPOCHS + 1) is None
     rows = run.predictions()
     rows["predicted"][-1, 3] = 200  # no such class
     rows.tofile(run.path / "predictions.bin")
-    assert verdict(run, "", "", EPOCHS) is None
+    assert answers(run, EPOCHS) is None
 
 
 # Figures

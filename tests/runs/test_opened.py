@@ -24,7 +24,7 @@ COUNT = 16
 @pytest.fixture(params=["batch", "none"])
 def by_pixel(request: pytest.FixtureRequest) -> Run:
     """A net that was trained on pixels minus the mean image."""
-    job = tiny.job(net=dataclasses.replace(NET, norm=request.param), data="shapes", recipe=vars(RECIPE))
+    job = tiny.job(net=dataclasses.replace(NET, norm=request.param), data="shapes", recipe=RECIPE)
     run = runs.create(dataclasses.replace(job, train_images=64))
     assert work(run.path).state == "finished"
     return run

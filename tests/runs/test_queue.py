@@ -14,9 +14,10 @@ import torch
 
 from resnet.errors import Refused
 from resnet.files import ROOT
+from resnet.runs import process, queue, worker
 from resnet.runs import store as runs
-from resnet.runs import worker
-from resnet.runs.store import Run, Status
+from resnet.runs.jobs import ACTIVE, Status
+from resnet.runs.store import Run
 from tests.support.tiny import (
     DEADLINE_S,
     LONG,
@@ -31,7 +32,7 @@ from tests.support.tiny import (
 )
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back", "no_worker_left")
-ENDLESS = vars(LONG) | {"epochs": 1000}
+ENDLESS = dataclasses.replace(LONG, epochs=1000)
 
 
 def active(state: str, ticket: int, device: str = "cpu", host: str | None = None) -> Run:
@@ -46,7 +47,7 @@ def active(state: str, ticket: int, device: str = "cpu", host: str | None = None
 
 @pytest.fixture
 def all_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Run, "alive", lambda self, patience_s=0: True)
+    monkeypatch.setattr(Run, "alive", lambda self: True)
 
 
 @pytest.mark.usefixtures("all_live")
@@ -60,41 +61,64 @@ def test_the_place_in_line_counts_the_jobs_of_this_device_that_came_before(monke
     active("finished", 6)
     mine = active("queued", 7)
     active("queued", 8)
-    assert runs.place_in_line(mine, "cpu") == 3
-    assert runs.place_in_line(mine, "cuda") == 2
+    assert queue.Line(mine, "cpu").place() == 3
+    assert queue.Line(mine, "cuda").place() == 2
     monkeypatch.setenv("RESNET_JOBS", "3")
-    assert runs.place_in_line(mine, "cpu") == 1
+    assert queue.Line(mine, "cpu").place() == 1
     monkeypatch.setenv("RESNET_JOBS", "4")
-    assert runs.place_in_line(mine, "cpu") == 0
+    assert queue.Line(mine, "cpu").place() == 0
+
+
+@pytest.mark.usefixtures("all_live")
+def test_who_waits_reads_again_only_what_may_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, first = active("finished", 1), active("running", 2)
+    mine, later = active("queued", 3), active("queued", 4)
+    line, read, status = queue.Line(mine, "cpu"), set[Run](), Run.status
+
+    def noted(run: Run) -> Status:
+        read.add(run)
+        return status(run)
+
+    monkeypatch.setattr(Run, "status", noted)
+    assert line.place() == 1
+    assert read == {over, first, mine, later}
+    read.clear()
+    assert line.place() == 1
+    assert read == {first}
+    over.write_status(Status("running", device="cpu"))  # by torchrun, outside the queue
+    first.write_status(Status("finished", ticket=2, device="cpu"))
+    assert line.place() == 1
+    shutil.rmtree(over.path)
+    assert line.place() == 0
 
 
 @pytest.mark.parametrize(("text", "jobs"), [("", 1), ("0", 1), ("3", 3), ("many", 1), ("-2", 1)])
 def test_the_owner_sets_the_jobs_per_device(text: str, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNET_JOBS", text)
-    assert runs.jobs_per_device() == jobs
+    assert queue.jobs_per_device() == jobs
 
 
 def test_tickets_rise_whatever_happens_to_their_file() -> None:
-    assert [runs.next_ticket() for _ in range(3)] == [1, 2, 3]
+    assert [queue.next_ticket() for _ in range(3)] == [1, 2, 3]
     active("finished", 7)
     for damage in ("", "x"):
         (runs.runs_folder() / ".ticket").write_text(damage)
-        assert runs.next_ticket() == 8
+        assert queue.next_ticket() == 8
     (runs.runs_folder() / ".ticket").unlink()
-    assert runs.next_ticket() == 8
+    assert queue.next_ticket() == 8
 
 
 def test_a_race_runs_together_and_the_next_waits_for_it_and_says_so() -> None:
     first = [runs.create(job(recipe=ENDLESS, group="race")) for _ in range(2)]
-    runs.start(*first)
+    process.start(*first)
     second, third = runs.create(job()), runs.create(job())
-    runs.start(second)
-    runs.start(third)
+    process.start(second)
+    process.start(third)
     assert [run.status().ticket for run in (*first, second, third)] == [1, 1, 2, 3]
     until(lambda: all(len(run.steps()) for run in first))
     until(lambda: third.status().state == "queued" and second.status().state == "queued")
-    assert second.status().message == "Waits for the cpu: next in line."
-    until(lambda: third.status().message == "Waits for the cpu: number 2 in line.")
+    assert second.status().message == "Waiting for the CPU (next in line)."
+    until(lambda: third.status().message == "Waiting for the CPU (number 2 in line).")
     assert len(second.steps()) == len(third.steps()) == 0
     third.request("stop")
     until(lambda: third.status().state == "stopped")
@@ -106,8 +130,8 @@ def test_a_race_runs_together_and_the_next_waits_for_it_and_says_so() -> None:
 
 def test_a_killed_job_gives_its_place_away_at_once() -> None:
     first, second = runs.create(job(recipe=ENDLESS)), runs.create(job())
-    runs.start(first)
-    runs.start(second)
+    process.start(first)
+    process.start(second)
     until(lambda: len(first.steps()) and second.status().state == "queued")
     child_of(first).kill()
     until(lambda: second.status().state == "finished")
@@ -116,7 +140,7 @@ def test_a_killed_job_gives_its_place_away_at_once() -> None:
 
 def test_of_two_programs_that_start_one_run_one_is_refused() -> None:
     run = runs.create(job(recipe=ENDLESS))
-    code = "import sys; from resnet.runs import store as runs; runs.start(runs.find(sys.argv[1]))"
+    code = "import sys; from resnet.runs import process, store; process.start(store.find(sys.argv[1]))"
     folder = ROOT
     both = [
         subprocess.Popen([sys.executable, "-c", code, run.id], stderr=subprocess.PIPE, cwd=folder, text=True)
@@ -134,19 +158,19 @@ def test_of_two_programs_that_start_one_run_one_is_refused() -> None:
 def test_a_start_that_no_worker_follows_does_not_block_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     run = runs.create(job())
     run.write_status(Status("starting", ticket=1))
-    assert runs.place_in_line(active("queued", 2), "cpu") == 1
+    assert queue.Line(active("queued", 2), "cpu").place() == 1
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + runs.START_LIMIT_S + 1)
-    assert runs.place_in_line(active("queued", 2), "cpu") == 0
+    assert queue.Line(active("queued", 2), "cpu").place() == 0
 
 
 def test_a_clock_that_is_set_anew_makes_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     run = runs.create(job(recipe=ENDLESS))
     now = time.time()
-    runs.start(run)
+    process.start(run)
     for shift in (10 * 365 * 86400, -10 * 365 * 86400):
         monkeypatch.setattr(time, "time", lambda shift=shift: now + shift)
-        assert run.status().state in runs.ACTIVE
+        assert run.status().state in ACTIVE
     until(lambda: len(run.steps()))
     assert run.status().state == "running"
     run.request("stop")
@@ -156,7 +180,7 @@ def test_a_clock_that_is_set_anew_makes_no_crash(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("what", ["run", "runs"])
 def test_a_folder_that_is_removed_ends_the_worker_and_brings_nothing_back(what: str) -> None:
     run = runs.create(job(recipe=ENDLESS))
-    runs.start(run)
+    process.start(run)
     until(lambda: len(run.steps()))
     removed = run.path if what == "run" else runs.runs_folder()
     shutil.rmtree(removed, ignore_errors=True)
@@ -185,7 +209,7 @@ def test_a_disk_that_is_really_full(small_disk: Path, monkeypatch: pytest.Monkey
     reference = uninterrupted(dataclasses.replace(LONG, epochs=3))
     try:
         monkeypatch.setenv("RESNET_RUNS_DIR", str(small_disk))
-        run = runs.create(job(recipe=vars(LONG) | {"epochs": 3}))
+        run = runs.create(job(recipe=dataclasses.replace(LONG, epochs=3)))
         run.request("pause")
         worker.work(run.path)
         (run.path / "request").unlink()
@@ -204,8 +228,8 @@ def test_a_disk_that_is_really_full(small_disk: Path, monkeypatch: pytest.Monkey
 
 def test_a_stop_ends_the_process_within_a_step_that_takes_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     large = dataclasses.replace(TINY, stem_width=64, image_size=256, shortcut="B")
-    run = runs.create(job(net=large, recipe=vars(RECIPE) | {"batch": 64}, threads=1))
-    runs.start(run)
+    run = runs.create(job(net=large, recipe=dataclasses.replace(RECIPE, batch=64), threads=1))
+    process.start(run)
     child = child_of(run)
     until(lambda: run.status().phase == "training", 180)
     run.request("stop")
@@ -219,7 +243,7 @@ def test_a_stop_ends_the_process_within_a_step_that_takes_minutes(monkeypatch: p
 def test_no_memory_for_a_batch_is_told() -> None:
     """A real refusal of the allocator, in a process whose memory is limited."""
     wide = dataclasses.replace(TINY, image_size=256, stem_width=512, shortcut="B")
-    run = runs.create(job(net=wide, recipe=vars(RECIPE) | {"batch": 64}))
+    run = runs.create(job(net=wide, recipe=dataclasses.replace(RECIPE, batch=64)))
     code = (
         "import resource, sys; from pathlib import Path; from resnet.runs import worker;"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
@@ -256,7 +280,7 @@ def test_a_recorded_run_is_found_and_read_and_neither_started_nor_deleted(monkey
     assert recorded.shipped
     assert len(recorded.steps()) == 16
     with pytest.raises(Refused, match="can only be looked at"):
-        runs.start(recorded)
+        process.start(recorded)
     with pytest.raises(Refused, match="cannot be deleted"):
         recorded.delete()
     assert sorted(path.name for path in recorded.path.iterdir()) == before

@@ -17,7 +17,6 @@ from resnet.runs.weights import load_model
 from resnet.train.feeds import Resident
 from resnet.train.loop import evaluate
 from resnet.train.narrow import accelerate
-from resnet.train.recipes import Recipe
 
 RECORDED = {run.job.net.name: run for run in map(Run, sorted((ROOT / "assets" / "runs").iterdir()))}
 NAMES = ["ResNet-20", "plain-20", "ResNet-56", "plain-56"]
@@ -35,15 +34,15 @@ def test_a_recorded_run_is_whole(name: str) -> None:
     run = RECORDED[name]
     steps, epochs, labels = run.steps(), run.epochs(), run.test_set()[0]
     assert run.status().state == "finished"
-    assert run.checkpoint_step() == len(steps) == Recipe(**run.job.recipe).total_steps(390)
+    assert run.checkpoint_step() == len(steps) == run.job.recipe.total_steps(390)
     np.testing.assert_array_equal(steps["step"], np.arange(1, len(steps) + 1))
     assert all(np.isfinite(steps[column]).all() for column in ("loss", "norms", "updates"))
-    np.testing.assert_array_equal(epochs["epoch"], np.arange(1, run.job.recipe["epochs"] + 1))
+    np.testing.assert_array_equal(epochs["epoch"], np.arange(1, run.job.recipe.epochs + 1))
     np.testing.assert_array_equal(run.predictions()["epoch"], epochs["epoch"])
     np.testing.assert_allclose((run.predictions()["predicted"] == labels).mean(1), epochs["test_accuracy"], atol=1e-9)
-    [lossless] = run.tests
+    [lossless] = run.tests()
     assert (lossless["data"], lossless["images"], lossless["step"]) == ("cifar10-lossless-5k.npz", 1000, len(steps))
-    assert "JPEG" in run.info["source"]
+    assert "JPEG" in run.info()["source"]
 
 
 @pytest.mark.parametrize("name", ["ResNet-20", "ResNet-56"])
@@ -57,7 +56,7 @@ def test_twins_were_trained_on_the_same_batches(name: str) -> None:
 def test_results_has_the_recorded_accuracies(name: str) -> None:
     run = RECORDED[name]
     accuracy = run.epochs().set_index("epoch")["test_accuracy"]
-    last, best, lossless = accuracy.iloc[-1], accuracy.max(), run.tests[0]["accuracy"]
+    last, best, lossless = accuracy.iloc[-1], accuracy.max(), run.tests()[0]["accuracy"]
     train = run.steps()["accuracy"][-390:].mean(dtype=float)
     row = f"| {name} | {last:.2%} | {best:.2%} ({accuracy.idxmax()}) | {lossless:.1%} | {train:.1%} |"
     assert row.replace("%", " %") in RESULTS
@@ -79,16 +78,16 @@ def test_train_opens_with_the_deep_pair(monkeypatch: pytest.MonkeyPatch, data_di
 @pytest.mark.parametrize("name", NAMES)
 def test_the_weights_say_what_was_recorded(name: str, cifar10: Path) -> None:
     run, data = RECORDED[name], load("cifar10")
-    if data.fingerprint != run.info["fingerprint"]:
+    if data.fingerprint != run.info()["fingerprint"]:
         pytest.skip("this CIFAR-10 is not the JPEG copy that the recorded runs learnt from")
     some = slice(None, None, 40)
     data = dataclasses.replace(data, test_images=data.test_images[some], test_labels=data.test_labels[some])
-    recipe = Recipe(**run.job.recipe | {"ema": 0.0, "precision": run.info["precision"]})
+    recipe = dataclasses.replace(run.job.recipe, ema=0.0, precision=run.info()["precision"])
     recorded = {row["epoch"]: row["predicted"][some] for row in run.predictions()}
     for epoch in (None, *run.checkpoints()):
         model = load_model(run, epoch)
         feed = Resident(data, recipe, torch.device("cpu"), memory_format(model))
-        feed.mean, feed.std = torch.tensor(run.info["mean"]), torch.tensor(run.info["std"])
+        feed.mean, feed.std = torch.tensor(run.info()["mean"]), torch.tensor(run.info()["std"])
         result = evaluate(accelerate(model, "cpu", recipe.precision), feed, recipe.precision, recipe.flip_test)
         agreed = (result.predicted == recorded[epoch or max(recorded)]).mean()
         assert agreed > (0.99 if epoch is None else 0.97)  # those after an epoch are kept in half precision

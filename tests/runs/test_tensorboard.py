@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from resnet.__main__ import main
+from resnet.cli.main import main
 from resnet.runs import tensorboard
 from resnet.runs.store import Run
 from tests.support.tiny import RECIPE, uninterrupted
@@ -28,13 +28,13 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_every_record_comes_back(run: Run, tmp_path: Path) -> None:
     found, steps, tested = read(tensorboard.write(run, tmp_path / "out").parent), run.steps(), run.epochs()
-    layers = [f"{kind}/{name}" for kind in ("grad_norm", "update_to_weight") for name in run.layers]
+    layers = [f"{kind}/{name}" for kind in ("grad_norm", "update_to_weight") for name in run.layers()]
     assert set(found) == {"train/loss", "train/accuracy", "train/lr", "test/loss", "test/accuracy", *layers}
     for tag, column in [("train/loss", "loss"), ("train/accuracy", "accuracy"), ("train/lr", "lr")]:
         assert found[tag] == [(int(row["step"]), pytest.approx(float(row[column]))) for row in steps]
     assert found["test/accuracy"] == [(row.step, pytest.approx(row.test_accuracy)) for row in tested.itertuples()]
     assert found["test/loss"] == [(row.step, pytest.approx(row.test_loss)) for row in tested.itertuples()]
-    for number, name in enumerate(run.layers):
+    for number, name in enumerate(run.layers()):
         for kind, column in [("grad_norm", "norms"), ("update_to_weight", "updates")]:
             wanted = [(int(row["step"]), pytest.approx(float(row[column][number]), rel=1e-5)) for row in steps]
             assert found[f"{kind}/{name}"] == wanted
@@ -46,7 +46,7 @@ def test_long_runs_keep_every_step_but_average_the_layers(
     monkeypatch.setattr(tensorboard, "POINTS", 4)
     found, steps = read(tensorboard.write(run, tmp_path / "out").parent), run.steps()
     assert len(found["train/loss"]) == len(steps) == 16
-    name = run.layers[-1]
+    name = run.layers()[-1]
     groups = np.log(steps["norms"][:, -1].astype(float)).reshape(4, 4)
     means = [(4 * (row + 1), pytest.approx(np.exp(group.mean()), rel=1e-5)) for row, group in enumerate(groups)]
     assert found[f"grad_norm/{name}"] == means
@@ -57,7 +57,7 @@ def test_times_are_those_of_the_training(run: Run, tmp_path: Path) -> None:
     events = EventAccumulator(str(path.parent), size_guidance={"scalars": 0}).Reload().Scalars("train/loss")
     between = np.diff([event.wall_time for event in events])
     np.testing.assert_allclose(between, run.steps()["seconds"][1:], atol=1e-5)
-    assert events[0].wall_time == pytest.approx(run.created + run.steps()["seconds"][0], abs=1e-3)
+    assert events[0].wall_time == pytest.approx(run.created() + run.steps()["seconds"][0], abs=1e-3)
 
 
 def test_a_run_without_records_gives_a_file_that_can_be_read(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import platform
 import socket
@@ -19,9 +20,10 @@ from safetensors.torch import load_file
 
 from resnet.errors import Refused
 from resnet.nets.model import build
+from resnet.runs import children, process, worker, writer
 from resnet.runs import store as runs
-from resnet.runs import worker, writer
-from resnet.runs.store import Run, Status
+from resnet.runs.jobs import ACTIVE, Status
+from resnet.runs.store import Run
 from resnet.runs.weights import load_model, save_checkpoint
 from resnet.train.state import DivergedError, State
 from tests.support.tiny import (
@@ -43,11 +45,12 @@ pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back", "no_worker_lef
 
 
 def test_killed_and_paused_in_the_middle_a_run_ends_as_if_nothing_had_happened() -> None:
-    run = runs.create(job(recipe=vars(LONG)))
-    runs.start(run)
+    run = runs.create(job(recipe=LONG))
+    process.start(run)
     until(run.alive)
+    started = [child_of(run)]
     with pytest.raises(Refused, match="there is nothing to start"):
-        runs.start(run)
+        process.start(run)
     until(lambda: len(run.steps()) >= 45)
     child_of(run).kill()
     child_of(run).wait()
@@ -56,34 +59,37 @@ def test_killed_and_paused_in_the_middle_a_run_ends_as_if_nothing_had_happened()
     status = run.status()
     assert status.state == "crashed"
     assert status.message == (
-        "The training process ended without a word (killed, or out of memory). Resume goes on from its records."
+        "The training process ended without an error message (killed, or out of memory). "
+        "Resume goes on from its records."
     )
     kept = run.steps().copy()
 
-    runs.start(run)
-    assert run.status().state in runs.ACTIVE
+    process.start(run)
+    assert run.status().state in ACTIVE
+    started.append(child_of(run))
     until(lambda: len(run.steps()) >= killed_at + 20)
     run.request("pause")
-    until(lambda: run.status().state not in runs.ACTIVE)
+    until(lambda: run.status().state not in ACTIVE)
     assert run.status().state == "paused", log_of(run)
     assert killed_at < len(run.steps()) < 20 * 32
     assert run.checkpoint_step() == len(run.steps())
     assert np.array_equal(run.steps()[:killed_at], kept)
 
-    runs.start(run)
-    *_, [last] = runs.wait([run], poll_s=0.02)
+    process.start(run)
+    started.append(child_of(run))
+    *_, [last] = process.wait([run], poll_s=0.02)
     assert (last.state, last.message, last.steps, last.device) == ("finished", "", 20 * 32, "cpu"), log_of(run)
     with pytest.raises(Refused, match="is finished; there is nothing to start"):
-        runs.start(run)
+        process.start(run)
     assert_equal_results(run, uninterrupted(LONG))
-    pids = [child.pid for child in runs._children.values()]
-    until(lambda: run.status() and all(child.returncode is not None for child in runs._children.values()))
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)  # no zombie
+    until(lambda: run.status() and all(child.returncode is not None for child in started))
+    assert not any(Path(f"/proc/{child.pid}").exists() for child in started)  # no zombie
+    assert not children._workers, "nothing is kept of a worker that ended well"
 
 
 def test_a_run_that_is_deleted_while_it_trains_is_gone_and_so_is_its_process() -> None:
-    run = runs.create(job(recipe=vars(LONG) | {"epochs": 1000}))
-    runs.start(run)
+    run = runs.create(job(recipe=dataclasses.replace(LONG, epochs=1000)))
+    process.start(run)
     child = child_of(run)
     until(lambda: len(run.steps()))
     run.delete()
@@ -100,10 +106,10 @@ def test_a_worker_that_cannot_import_torch_is_told_at_once(tmp_path: Path, monke
     (tmp_path / "broken" / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     run = runs.create(job())
-    runs.start(run)
+    process.start(run)
     until(lambda: run.status().state != "starting")
     assert run.status().state == "crashed"
-    assert "did not come up; worker.log in the run's folder may say why" in run.status().message
+    assert "did not start; worker.log in the run's folder may say why" in run.status().message
     assert "torch" in log_of(run)
 
 
@@ -116,9 +122,9 @@ def test_a_finished_run_has_all_records_and_weights() -> None:
     assert (status.state, status.message, status.phase, status.steps, status.device) == ("finished", "", "", 16, "cpu")
     assert status.host == socket.gethostname()
     assert run.checkpoint_step() == 16
-    assert run.info["class_names"] == ["0", "1", "2"]
-    assert (run.info["train_images"], run.info["test_images"]) == (64, 40)
-    assert run.layers == ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "layer2.0.conv2", "fc"]
+    assert run.info()["class_names"] == ["0", "1", "2"]
+    assert (run.info()["train_images"], run.info()["test_images"]) == (64, 40)
+    assert run.layers() == ["conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "layer2.0.conv2", "fc"]
     assert run.steps()["norms"].shape == (16, 6)
     assert (run.steps()["norms"] > 0).all()
     weights = load_model(run).state_dict()
@@ -202,7 +208,7 @@ def test_a_kill_between_the_last_step_of_an_epoch_and_its_test(monkeypatch: pyte
 def test_a_pause_after_any_step_resumes_exactly(step: int, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = dataclasses.replace(RECIPE, precision=precision)
     reference = uninterrupted(recipe)
-    run = runs.create(job(recipe=vars(recipe)))
+    run = runs.create(job(recipe=recipe))
     with monkeypatch.context() as patch:
         patch.setattr(Run, "requested", lambda self: "paused" if len(self.steps()) == step else None)
         assert worker.work(run.path).state == "paused"
@@ -219,11 +225,11 @@ def test_a_request_is_taken_after_the_step_and_taken_back_by_a_start(
     run.request(what)
     assert worker.work(run.path).state == run.status().state == state
     assert len(run.steps()) == 1
-    monkeypatch.setattr(runs, "_children", {})
+    monkeypatch.setattr(children, "_workers", {})
     monkeypatch.setattr(
         subprocess, "Popen", lambda *_, **__: SimpleNamespace(poll=lambda: None, kill=print, wait=print)
     )
-    runs.start(run)
+    process.start(run)
     assert run.requested() is None
     assert run.status().state == "starting"
 
@@ -249,9 +255,9 @@ def test_a_worker_keeps_the_memory_that_a_step_frees(monkeypatch: pytest.MonkeyP
         return SimpleNamespace(poll=lambda: None, kill=print, wait=print)
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "_children", {})
+        patched.setattr(children, "_workers", {})
         patched.setattr(subprocess, "Popen", started)
-        runs.start(runs.create(job()))
+        process.start(runs.create(job()))
 
     def page_faults(environment: dict[str, str]) -> int:
         return int(subprocess.check_output([sys.executable, "-c", REUSE], env=environment, text=True))
@@ -276,7 +282,7 @@ def test_a_second_worker_on_a_run_refuses(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(Refused, match="is being trained by another process"):
             worker.work(run.path)
         with pytest.raises(Refused, match="there is nothing to start"):
-            runs.start(run)
+            process.start(run)
         with pytest.raises(Refused, match="is still busy"):
             run.delete(patience_s=0.1)
     assert len(run.steps()) == 0
@@ -306,11 +312,9 @@ def test_a_worker_that_never_comes_up_is_crashed_after_a_while(monkeypatch: pyte
 FAILURES: dict[str, tuple[dict, str]] = {
     "no data": ({"data": "gone.npz"}, "There is no data set 'gone.npz' here."),
     "a path": ({"data": "../data/tiny.npz"}, "There is no data set '../data/tiny.npz' here."),
-    "channels": ({"net": dataclasses.replace(TINY, in_channels=1)}, "The net reads 1 channels and tells 3 classes"),
+    "channels": ({"net": dataclasses.replace(TINY, in_channels=1)}, "The net reads 1 channels and has 3 classes"),
     "classes": ({"net": dataclasses.replace(TINY, classes=10)}, "has 3 channels and 3 classes."),
-    "device": ({"device": "abacus"}, "This machine has no device 'abacus'. It has "),
-    "recipe": ({"recipe": vars(RECIPE) | {"lr": 1e9}}, "lr must be a number from 1e-06 to 10. Received 1000000000.0."),
-    "recipe's keys": ({"recipe": {"speed": 1}}, "The training stopped with an error (TypeError); worker.log has"),
+    "device": ({"device": "abacus"}, "must be one of this machine. Received 'abacus'. Choose "),
 }
 
 
@@ -322,6 +326,24 @@ def test_a_failure_is_a_state_with_a_sentence(changes: dict, message: str) -> No
     assert message in run.status().message
     assert run.status().message.endswith(".")
     assert run.checkpoint_step() is None
+
+
+@pytest.mark.parametrize(
+    ("change", "listed", "message"),
+    [
+        ({"speed": 1, "lr": 0.2}, True, "has fields that this version of the program does not know. Received speed."),
+        ({"lr": 1e9}, False, "lr must be a number from 1e-06 to 10. Received 1000000000.0."),
+    ],
+)
+def test_a_recipe_of_another_version_is_not_trained_with_parts_left_out(
+    change: dict, listed: bool, message: str
+) -> None:
+    run = runs.create(job())
+    values = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps(values | {"recipe": values["recipe"] | change}))
+    assert runs.all_runs() == ([run] if listed else [])
+    assert worker.work(run.path).state == "failed"
+    assert message in run.status().message
 
 
 def test_a_full_disk_fails_with_a_sentence_and_the_run_can_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,4 +403,4 @@ def test_data_that_changed_under_a_paused_run_are_refused(tiny_data: Path) -> No
     np.savez(tiny_data, **{k: v[:60] if k.startswith("train") else v for k, v in fields.items()})
     assert worker.work(run.path).state == "failed"
     assert "began with 64 training images of tiny.npz, and now there are 60." in run.status().message
-    assert run.info["train_images"] == 64
+    assert run.info()["train_images"] == 64

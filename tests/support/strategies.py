@@ -5,7 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from resnet.nets.blocks import BLOCKS, SHORTCUTS, STEMS
+from resnet.nets.blocks import BLOCKS, SHORTCUTS
+from resnet.nets.kinds import STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS
 from resnet.nets.spec import STRIDE_ON, NetSpec, SpecError, StageSpec
 

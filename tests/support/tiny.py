@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from resnet.nets.codes import to_code
 from resnet.nets.spec import StageSpec, cifar
+from resnet.runs import children, worker
 from resnet.runs import store as runs
-from resnet.runs import worker
-from resnet.runs.store import Job, Run
+from resnet.runs.jobs import Job
+from resnet.runs.store import Run
 from resnet.train.loop import EpochTested
 from resnet.train.narrow import accelerate
 from resnet.train.recipes import Recipe
@@ -43,7 +44,7 @@ def write_data(folder: Path, test: int = 40, **more: Any) -> Path:
 
 
 def job(**changes: Any) -> Job:
-    return dataclasses.replace(Job(TINY, "tiny.npz", vars(RECIPE), threads=1, device="cpu"), **changes)
+    return dataclasses.replace(Job(TINY, "tiny.npz", RECIPE, threads=1, device="cpu"), **changes)
 
 
 def state_of(model: nn.Module, recipe: Recipe) -> State:
@@ -71,7 +72,7 @@ def until(
 
 
 def child_of(run: Run) -> subprocess.Popen:
-    return [child for (path, _), child in runs._children.items() if path == run.path][-1]
+    return [child for (path, _), child in children._workers.items() if path == run.path][-1]
 
 
 def log_of(run: Run) -> str:
@@ -94,7 +95,7 @@ def assert_equal_results(run: Run, reference: Run) -> None:
 
 
 def uninterrupted(recipe: Recipe) -> Run:
-    run = runs.create(job(recipe=vars(recipe)))
+    run = runs.create(job(recipe=recipe))
     assert worker.work(run.path).state == "finished"
     assert run.steps()["step"].tolist() == list(range(1, recipe.epochs * 64 // recipe.batch + 1))
     assert run.epochs().epoch.tolist() == list(range(1, recipe.epochs + 1))

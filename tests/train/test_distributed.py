@@ -98,8 +98,8 @@ def test_two_processes_train_as_one_does(plain: bool, pair: list[Run]) -> None:
     assert run.job.net.plain == plain
     assert run.job.group == pair[0].job.group
     assert run.status().state == "finished"
-    assert run.info["hardware"].endswith(", 2 processes")
-    alone = runs.create(dataclasses.replace(run.job, recipe=vars(RECIPE)))
+    assert run.info()["hardware"].endswith(", 2 processes")
+    alone = runs.create(dataclasses.replace(run.job, recipe=RECIPE))
     assert worker.work(alone.path).state == "finished"
     steps, expected = run.steps(), alone.steps()
     for name in ("step", "batch", "lr", "accuracy"):

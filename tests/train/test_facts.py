@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from resnet.nets.spec import NetSpec, cifar, plain_twin
-from resnet.runs import store as runs
+from resnet.runs import process
+from resnet.runs.jobs import Job
 from resnet.runs.store import Run
 from resnet.train.recipes import Recipe
 
@@ -15,8 +16,8 @@ pytestmark = pytest.mark.slow
 
 def race(nets: list[NetSpec], recipe: Recipe, train_images: int) -> list[Run]:
     """Trained side by side to the end, on a thread each: beside other tests two would wait for each other."""
-    started = runs.start_race(nets, "cifar10", vars(recipe), train_images, threads=1)
-    *_, statuses = runs.wait(started)
+    started = process.race(Job(nets[0], "cifar10", recipe, train_images, threads=1), nets)
+    *_, statuses = process.wait(started)
     assert {status.state for status in statuses} == {"finished"}, statuses
     return started
 

@@ -39,7 +39,7 @@ def test_a_record_on_disk_is_as_recorded_runs_have_it() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "assets" / "runs").iterdir()), ids=lambda path: path.name)
 def test_recorded_runs_are_read_by_the_table(path: Path) -> None:
     run = Records(path)
-    steps, layers = run.steps(), len(run.layers)
+    steps, layers = run.steps(), len(run.layers())
     assert (path / "steps.bin").stat().st_size == len(steps) * (24 + 8 * layers)
     np.testing.assert_array_equal(steps["step"], np.arange(1, len(steps) + 1))
     assert ((steps["accuracy"] >= 0) & (steps["accuracy"] <= 1)).all()

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from pages.ui import cached
-from resnet.__main__ import main
+from resnet.cli.main import main
 from resnet.data import pictures, sizes
 from resnet.data.dataset import load
 from resnet.data.folder import Folder, Pictures, open_folder
@@ -181,7 +181,7 @@ def test_a_mean_image_of_streamed_pictures_is_refused() -> None:
 
 
 def job(**changes: Any) -> Job:
-    made = Job(NET, "zoo", vars(RECIPE), device="cpu", threads=1, stream=True)
+    made = Job(NET, "zoo", RECIPE, device="cpu", threads=1, stream=True)
     return dataclasses.replace(made, **changes)
 
 
@@ -193,8 +193,8 @@ def finished(run: Run) -> Run:
 
 def test_a_streaming_run_stopped_in_an_epoch_ends_as_one_that_never_was(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = finished(runs.create(job()))
-    assert whole.info["class_names"] == list(ZOO)
-    assert whole.info["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert whole.info()["class_names"] == list(ZOO)
+    assert whole.info()["mean"] == pytest.approx([0.485, 0.456, 0.406])
     labels, _, pictures = whole.test_set()
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert pictures.shape == (9, SIZE, SIZE, 3)

@@ -1,0 +1,104 @@
+"""The commands that measure a net on one batch: gradients."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnet.errors import Refused
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from resnet.nets.spec import NetSpec
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    parser = command("gradients", gradients, "print the gradient norms along a net and along its plain twin")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("net", nargs="?", help="a preset or a code, with weights as drawn from --seed")
+    which.add_argument("--run", help="a run's id: its trained weights, on test images of its data")
+    option = parser.add_argument
+    option("--alone", action="store_true", help="leave out the plain twin, or the other runs of the race")
+    option("--count", type=int, default=128, help="images in the batch")
+    option("--csv", type=Path, help="write the norms to this file as well")
+    option("--epoch", type=int, help="of a run: the weights kept after this epoch; the last ones without it")
+    option("--images", help="of a net: a data set whose test images to take; Gaussian noise without it")
+    option("--norm", help="of a net: batch, group or none; its own without it")
+    option("--seed", type=int, default=0, help="of a net: from which the weights are drawn")
+
+
+def gradients(args: argparse.Namespace) -> int:
+    from resnet.analysis.gradients import OUTPUT, WEIGHT, side_by_side, trend
+
+    specs, frames = zip(*(_of_runs(args) if args.run else _of_nets(args)), strict=True)
+    table = side_by_side(specs, frames)
+    print(table.drop(columns="plain").to_string(index=False))
+    for spec, frame in zip(specs, frames, strict=True):
+        for kind, norm in ((OUTPUT, "||dL/dx||"), (WEIGHT, "||dL/dW||")):
+            found = trend(frame, kind)
+            ends = "nothing to fit"
+            if found.factor is not None:
+                ends = f"x {found.factor:#.4g} per layer towards the input, first / last {found.ratio:#.4g}"
+            left_out = f" ({found.left_out} of {found.norms} norms left out: 0 or not finite)" if found.left_out else ""
+            print(f"{spec.name}, {norm}: {ends}{left_out}")
+    if args.csv:
+        table.to_csv(args.csv, index=False)
+    return 0
+
+
+def _of_nets(args: argparse.Namespace) -> "list[tuple[NetSpec, pd.DataFrame]]":
+    """The norms of the untrained net, and of its plain twin on the same batch."""
+    from resnet.analysis.batches import noise_batch
+    from resnet.analysis.gradients import gradient_norms
+    from resnet.data.dataset import load
+    from resnet.nets.codes import from_code
+    from resnet.nets.model import build
+    from resnet.nets.spec import twins
+    from resnet.runs.jobs import fitted
+
+    net = from_code(args.net)
+    if args.norm:
+        net = dataclasses.replace(net, norm=args.norm)
+    _check_count(net, args.count)
+    if args.images is None:
+        batch = noise_batch(net, args.count)
+    else:
+        if net.frames:
+            raise Refused("A data set's images are for a net that reads images.", f"{net.frames} frames", "noise")
+        data = load(args.images, net.image_size, 2000)
+        net, batch = fitted(net, data), data.test_batch(args.count)
+    nets = [net] if args.alone else twins(net)
+    return [(each, gradient_norms(build(each, args.seed), *batch)) for each in nets]
+
+
+def _of_runs(args: argparse.Namespace) -> "list[tuple[NetSpec, pd.DataFrame]]":
+    """The norms of a run, and of the others of its race that have weights."""
+    from resnet.analysis.gradients import gradient_norms
+    from resnet.runs.opened import open_run
+    from resnet.runs.store import all_runs, find, shipped
+
+    if args.images or args.norm:
+        raise Refused("A run is measured with its own norm, on its own data.", "--images or --norm", "a net for these")
+    run = find(args.run)
+    race = [run]
+    if run.job.group and not args.alone:
+        group = [other for other in [*all_runs(), *shipped()] if other.job.group == run.job.group]
+        race = sorted((r for r in group if r == run or r.checkpoint_step()), key=lambda r: r.job.net.plain)
+    found = []
+    for each in race:
+        _check_count(each.job.net, args.count)
+        trained = open_run(each, args.epoch)
+        found.append((each.job.net, gradient_norms(trained.model, *trained.test_batch(args.count))))
+    return found
+
+
+def _check_count(net: "NetSpec", count: int) -> None:
+    from resnet.analysis.batches import batch_limit
+    from resnet.costs.profiler import profile
+
+    counted = profile(net)
+    limit = batch_limit(counted.params, counted.activations)
+    if not 2 <= count <= limit:
+        raise Refused(f"A batch of {net.name} has 2 images or more, and must fit into memory.", count, f"2 to {limit}")

@@ -1,0 +1,72 @@
+"""The command that asks what a net looks at: explain."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnet.errors import Refused
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    option = command(
+        "explain", explain, "print what a trained net says of a photo, and write what it looks at"
+    ).add_argument
+    option("photo", type=Path, help="a PNG, JPEG or WebP")
+    option("--run", required=True, help="a run's id")
+    option("--epoch", type=int, help="the weights kept after this epoch; the last ones without it")
+    option("--method", default="grad-cam", help="an attribution method")
+    option("--layer", help="where the method works at one, such as layer3; the last block without it")
+    option("--target", help="the class to explain, by name or number; the likeliest without it")
+    option("--out", type=Path, required=True, help="map.npy for the values, or map.png: white is the largest")
+
+
+def explain(args: argparse.Namespace) -> int:
+    from resnet.attribution.methods import METHODS, common_layers, explain, top_k
+    from resnet.data.photos import open_photo, photo_batch
+    from resnet.runs.opened import open_run
+    from resnet.runs.store import find
+
+    if args.out.suffix not in (".npy", ".png"):
+        raise Refused("A map is written as .npy or as .png.", repr(args.out.name), "map.npy or map.png")
+    trained = open_run(find(args.run), args.epoch)
+    net, names = trained.run.job.net, trained.class_names
+    photo = photo_batch(open_photo(args.photo.read_bytes()), net.image_size, net.in_channels)
+    images = trained.prepare(photo)  # (1, C, S, S)
+    probabilities, classes = top_k(trained.model, images)
+    target = int(classes[0, 0]) if args.target is None else _class(args.target, names)
+    layer = args.layer or common_layers([trained.model])[-1]
+    [values] = explain(args.method, trained.model, images, target, layer).numpy()  # (S, S)
+    for probability, number in zip(probabilities[0].tolist(), classes[0].tolist(), strict=True):
+        print(f"{probability:7.2%}  {names[number]}")
+    method = METHODS[args.method]
+    _write(args.out, values, method.signed)
+    at = f" at {layer}" if method.needs_layer else ""
+    print(f"{args.out}: {method.title}{at} for the logit of {names[target]}, {values.min():.4g} to {values.max():.4g}")
+    return 0
+
+
+def _class(wanted: str, names: Sequence[str]) -> int:
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(names):
+        return int(wanted)
+    raise Refused("The target is a class of the run's data.", repr(wanted), f"{', '.join(names)}, or its number")
+
+
+def _write(path: Path, values: "np.ndarray", signed: bool) -> None:
+    """A map (S, S) as an array, or as grey pixels: black at 0 and white at the largest value; signed maps grey at 0."""
+    import numpy as np
+    from PIL import Image
+
+    from resnet.attribution.methods import common_scale
+
+    if path.suffix == ".npy":
+        np.save(path, values)
+    else:
+        shares = values / common_scale([values])  # -1..1
+        shares = (shares + 1) / 2 if signed else shares
+        Image.fromarray((255 * shares).round().astype("uint8")).save(path)

@@ -1,0 +1,153 @@
+"""The commands that count and write nets: profile, compare, budget, export."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from resnet.errors import Refused, choose
+
+if TYPE_CHECKING:
+    from resnet.costs.profiler import Profile
+    from resnet.nets.model import ResNet
+    from resnet.nets.spec import NetSpec
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    option = command("profile", show, "print the stages and costs of a net, a relative or a system").add_argument
+    option("net", help="a preset, a code, or a name such as DenseNet-121")
+    option("--count", metavar="CONVENTION", help="also count as this paper or tool does (he2015, fvcore, ...)")
+    option = command("compare", compare, "print the costs of nets, and for two of them what differs").add_argument
+    option("net", nargs="+", help="as for profile")
+    option("--what", default="macs", help="explain the difference of two nets in macs, params or activations")
+    option = command("budget", budget, "list the largest nets that fit into a budget").add_argument
+    option("--params", type=amount, default=0, help="parameters at most, such as 1e6; 0 for any")
+    option("--macs", type=amount, default=0, help="MACs for one image at most, such as 150e6; 0 for any")
+    option("--memory", type=amount, default=0, metavar="MIB", help="MiB of a training step at most; 0 for any")
+    option("--batch", type=amount, default=128, help="images in that training step")
+    option("--net", default="ResNet-20", help="whose input, classes, shortcuts and norm to take")
+    option("--block", action="append", help="a block to try; may be given more than once; the net's without it")
+    option("--stem", action="append", help="likewise a stem")
+    option = command("export", write, "write a net as source, ONNX, weights or a table").add_argument
+    option("net")
+    option("form", help="pytorch, keras, torchvision, timm, onnx, weights, spec, layers, stages")
+    option("--weights", type=Path, help="safetensors or a state_dict to write with it; untrained ones without it")
+    option("--out", type=Path, help="the file to write; a name after the net without it")
+
+
+def amount(text: str) -> int:
+    """A whole number, also one written as 1e6."""
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+class Named(NamedTuple):
+    """A net by its name; relatives and systems have no `spec`."""
+
+    name: str
+    spec: "NetSpec | None"
+    profile: "Profile"
+
+
+def _named(net: str) -> Named:
+    """A relative or system by its name, else one of our nets by its code."""
+    from resnet.costs.profiler import profile
+    from resnet.nets.codes import from_code
+    from resnet.zoo.relatives import RELATIVES, profile_relative
+    from resnet.zoo.systems import SYSTEMS, profile_system
+
+    if net in RELATIVES:
+        return Named(net, None, profile_relative(net))
+    if net in SYSTEMS:
+        return Named(net, None, profile_system(net))
+    spec = from_code(net)
+    return Named(spec.name, spec, profile(spec))
+
+
+def show(args: argparse.Namespace) -> int:
+    from resnet.costs.conventions import convention_of, count, ledger, unknown
+    from resnet.costs.profiler import shape_text
+
+    convention = convention_of(args.count) if args.count else None
+    name, _, result = _named(args.net)
+    print(result.stages().to_string(index=False))
+    print(
+        f"{name}, input {shape_text(result.input_shape)}: {result.params:,} params, {result.macs:,} MACs "
+        f"(multiply-adds of convolutions and linear layers) = {result.flops:,} FLOPs"
+    )
+    if convention:
+        print(ledger(result, args.count).to_string(index=False))
+        print(f"{convention.title}: {count(result, args.count):,} {convention.unit}. {convention.explanation}")
+        for row in unknown(result, args.count):
+            print(f"not counted, because the convention has no rule for it: {row.kind} {row.name}")
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    from resnet.costs.compare import KINDS, QUANTITIES, differences, steps, totals
+
+    quantity = choose("quantity", args.what, QUANTITIES)
+    nets = [_named(net) for net in args.net]
+    depths = {net.name: net.spec.depth for net in nets if net.spec}
+    print(totals({net.name: net.profile for net in nets}, depths).to_string(index=False))
+    if len(nets) == 2:
+        a, b = nets
+        if a.spec and b.spec:
+            for entry, one, other in differences(a.spec, b.spec):
+                print(f"{entry}: {one} -> {other}")
+        for by, words in KINDS.items():
+            print(f"\n{quantity}, from {a.name} to {b.name} {words}:")
+            print(steps(a.profile, b.profile, args.what, by).to_string(index=False))
+    return 0
+
+
+def budget(args: argparse.Namespace) -> int:
+    from resnet.costs.budget import Budget, search, table
+    from resnet.nets.codes import from_code
+    from resnet.nets.kinds import BLOCK_KINDS, STEMS
+
+    base = from_code(args.net)
+    blocks, stems = args.block or [base.block], args.stem or [base.stem]
+    for block in blocks:
+        choose("block", block, BLOCK_KINDS)
+    for stem in stems:
+        choose("stem", stem, STEMS)
+    allowed = Budget(args.params, args.macs, args.memory * 2**20, args.batch)
+    *_, (_, found) = search(base, allowed, tuple(blocks), tuple(stems))
+    if not found:
+        print("No net of the grid fits. Allow more.")
+        return 0
+    listed = table(found)
+    peak = listed.pop("bytes") / 2**20
+    if allowed.memory:
+        listed["peak MiB"] = peak
+    print(listed.to_string(index=False, float_format="%.0f"))
+    return 0
+
+
+def write(args: argparse.Namespace) -> int:
+    from resnet.exports.forms import EXPORTERS, export, file_name
+    from resnet.nets.codes import from_code
+    from resnet.nets.model import build
+
+    spec = from_code(args.net)
+    model = build(spec) if choose("form", args.form, EXPORTERS).needs_weights else None
+    if model and args.weights:
+        _load(model, args.weights)
+    path = args.out or Path(file_name(args.form, spec))
+    path.write_bytes(export(args.form, spec, model))
+    print(path)
+    return 0
+
+
+def _load(model: "ResNet", path: Path) -> None:
+    """Refused where the file does not hold this net's weights, after a list of what does not fit."""
+    from resnet.zoo.weights import fit, read
+
+    report = fit(model, read(path))
+    if not report.fits:
+        print(report.table().to_string(index=False), file=sys.stderr)
+        raise Refused(f"{path} does not hold the weights of {model.spec.name}: see the list above.")

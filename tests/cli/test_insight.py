@@ -1,0 +1,141 @@
+"""`gradients` and `explain`: the very numbers of a notebook and of the pages, on a net that was really trained."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+from PIL import Image
+
+import resnet
+from pages.ui import cached
+from resnet.cli.main import main
+from resnet.data.photos import open_photo, photo_batch
+from resnet.runs.store import Run
+from tests.support.tiny import RECIPE, TINY_CODE, uninterrupted
+
+pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back")
+COUNT = 16
+
+
+@pytest.fixture(params=["channel", "pixel"])
+def run(request: pytest.FixtureRequest, tiny_data: Path) -> Run:
+    """Trained on images normalised by channel, and by pixel as in the recipe `paper`."""
+    return uninterrupted(dataclasses.replace(RECIPE, scaling=request.param))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    return path
+
+
+def test_a_runs_gradients_are_the_same_everywhere(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = resnet.open_run(resnet.find(run.id))
+    notebook = resnet.gradient_norms(trained.model, *trained.test_batch(COUNT))
+    page = cached.gradients_of_run(run.id, run.checkpoint_step() or 0, COUNT)
+    assert_frame_equal(notebook, page, check_exact=True)
+    path = tmp_path / "norms.csv"
+    assert main(["gradients", "--run", run.id, "--count", str(COUNT), "--csv", str(path)]) == 0
+    written = pd.read_csv(path)
+    assert_frame_equal(written[["name", "kind", "depth", "norm"]], page, check_exact=True)
+    assert f"{run.job.net.name}, ||dL/dx||: x " in capsys.readouterr().out
+
+
+def test_a_nets_gradients_are_the_same_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "norms.csv"
+    arguments = ["gradients", TINY_CODE, "--seed", "3", "--norm", "group", "--count", str(COUNT), "--csv", str(path)]
+    assert main(arguments) == 0
+    written = pd.read_csv(path)
+    net = dataclasses.replace(resnet.from_code(TINY_CODE), norm="group")
+    for plain, spec in enumerate([net, resnet.plain_twin(net)]):
+        page = cached.gradients_at_start(spec, 3, cached.NOISE, COUNT)
+        rows = written[written.plain == bool(plain)].reset_index(drop=True)
+        assert_frame_equal(rows[["name", "kind", "depth", "norm"]], page, check_exact=True)
+    told = capsys.readouterr().out
+    assert len([line for line in told.splitlines() if "per layer towards the input, first / last" in line]) == 4
+
+
+def test_alone_and_a_data_sets_images(tmp_path: Path) -> None:
+    path = tmp_path / "norms.csv"
+    asked = ["gradients", TINY_CODE, "--images", "tiny.npz", "--count", str(COUNT), "--alone", "--csv", str(path)]
+    assert main(asked) == 0
+    written = pd.read_csv(path)
+    net = dataclasses.replace(resnet.from_code(TINY_CODE), classes=3)  # as the data have
+    page = cached.gradients_at_start(net, 0, "tiny.npz", COUNT)
+    assert_frame_equal(written[["name", "kind", "depth", "norm"]], page, check_exact=True)
+
+
+@pytest.mark.parametrize("method", resnet.METHODS)
+def test_a_photos_map_is_the_same_everywhere(
+    run: Run, photo: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, step = run.job.net, run.checkpoint_step() or 0
+    pixels = cached.photo_pixels(photo.read_bytes(), net.image_size, net.in_channels)
+    said = cached.answer(run.id, step, pixels)
+    page = cached.attribution(run.id, step, pixels, method, "layer1", said.classes[0])
+
+    trained = resnet.open_run(resnet.find(run.id))
+    images = trained.prepare(photo_batch(open_photo(photo.read_bytes()), net.image_size, net.in_channels))
+    _, classes = resnet.top_k(trained.model, images)
+    notebook = resnet.explain(method, trained.model, images, int(classes[0, 0]), "layer1")
+    assert np.array_equal(notebook[0].numpy(), page)
+
+    out = tmp_path / "map.npy"
+    arguments = ["explain", str(photo), "--run", run.id, "--method", method, "--layer", "layer1", "--out", str(out)]
+    assert main(arguments) == 0
+    assert np.array_equal(np.load(out), page)
+    first, *_, last = capsys.readouterr().out.splitlines()
+    name = trained.class_names[said.classes[0]]
+    assert first == f"{said.probabilities[0]:7.2%}  {name}"
+    assert f"for the logit of {name}, {page.min():.4g} to {page.max():.4g}" in last
+
+
+def test_a_map_as_a_picture_is_white_at_its_largest_value(run: Run, photo: Path, tmp_path: Path) -> None:
+    asked = ["explain", str(photo), "--run", run.id, "--method", "saliency", "--target", "2"]
+    assert main([*asked, "--out", str(tmp_path / "map.npy")]) == main([*asked, "--out", str(tmp_path / "map.png")]) == 0
+    values, grey = np.load(tmp_path / "map.npy"), np.asarray(Image.open(tmp_path / "map.png"))
+    assert grey.shape == values.shape == (8, 8)
+    assert grey.max() == 255
+    assert np.abs(grey - 255 * values / values.max()).max() <= 0.5001
+
+
+WRONG = {
+    "run and net": (["gradients", TINY_CODE, "--count", "1"], "A batch of ResNet-6 (custom) has 2 images or more"),
+    "norm": (["gradients", TINY_CODE, "--norm", "layer"], "Norm must be one this program knows. Received 'layer'."),
+    "images": (["gradients", TINY_CODE, "--images", "nonsense"], "There is no data set 'nonsense'."),
+    "clips": (
+        ["gradients", "ResNet3D-18", "--images", "tiny.npz", "--count", "2"],
+        "A data set's images are for a net",
+    ),
+    "run": (["gradients", "--run", "nonsense"], "There is no run named 'nonsense'"),
+    "photo": (["explain", "no.png", "--run", "RUN", "--out", "map.png"], "[Errno 2] No such file or directory"),
+    "ending": (["explain", "PHOTO", "--run", "RUN", "--out", "map.gif"], "A map is written as .npy or as .png."),
+    "method": (["explain", "PHOTO", "--run", "RUN", "--method", "me", "--out", "map.npy"], "The method must be one"),
+    "layer": (["explain", "PHOTO", "--run", "RUN", "--layer", "layer9", "--out", "map.npy"], "Grad-CAM needs one of"),
+    "target": (["explain", "PHOTO", "--run", "RUN", "--target", "9", "--out", "map.npy"], "The target is a class of"),
+    "epoch": (["explain", "PHOTO", "--run", "RUN", "--epoch", "99", "--out", "map.npy"], "RUN has no checkpoint"),
+    "a run's norm": (["gradients", "--run", "RUN", "--norm", "none"], "A run is measured with its own norm"),
+}
+
+
+@pytest.fixture
+def trained_once(tiny_data: Path) -> Run:
+    return uninterrupted(dataclasses.replace(RECIPE, epochs=1))
+
+
+def test_a_mistake_is_one_sentence_and_exit_2(
+    trained_once: Run, photo: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments, sentence in WRONG.values():
+        named = {"RUN": trained_once.id, "PHOTO": str(photo)}
+        assert main([named.get(word, word) for word in arguments]) == 2
+        out, error = capsys.readouterr()
+        assert error.startswith(sentence.replace("RUN", trained_once.id))
+        assert error.count("\n") == 1
+        assert out == ""
+    assert not list(tmp_path.glob("map.*"))
