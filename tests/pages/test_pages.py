@@ -27,6 +27,7 @@ from resnet.files import ROOT
 from resnet.nets.codes import from_code, to_code
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin
+from resnet.runs import process
 from resnet.runs import store as runs
 from resnet.runs.jobs import Job
 from resnet.runs.store import Run
@@ -180,7 +181,7 @@ def test_build_edits_follow_one_another() -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """The runs that the page starts, without their processes."""
     found: list[Run] = []
-    monkeypatch.setattr(runs, "start", lambda *some: found.extend(some))
+    monkeypatch.setattr(process, "start", lambda *some: found.extend(some))
     return found
 
 
