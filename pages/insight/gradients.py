@@ -9,9 +9,9 @@ import streamlit as st
 from pages.ui import state, widgets
 from pages.ui.cached import NOISE, gradients_at_start, gradients_of_run, net_profile
 from resnet.analysis.gradients import OUTPUT, WEIGHT, end_ratio, fit_factor
-from resnet.costs.profiler import stage_of
 from resnet.data import dataset as data
 from resnet.errors import Refused
+from resnet.nets.model import stage_names
 from resnet.nets.spec import NetSpec, SpecError, plain_twin
 from resnet.plots import analysis as analysis_plots
 from resnet.runs import store as runs
@@ -65,7 +65,10 @@ def of_runs(chosen: list[Run]) -> pd.DataFrame:
 
 
 def labelled(nets: list[NetSpec], frames: list[pd.DataFrame]) -> pd.DataFrame:
-    named = [frame.assign(net=net.name, plain=net.plain) for net, frame in zip(nets, frames, strict=True)]
+    named = [
+        frame.assign(net=net.name, plain=net.plain, stage=frame.name.str.partition(".")[0].map(stage_names(net)))
+        for net, frame in zip(nets, frames, strict=True)
+    ]
     return pd.concat(named, ignore_index=True)
 
 
@@ -83,7 +86,7 @@ def reading(frame: pd.DataFrame, kind: str) -> str:
     """A half sentence with the fitted factor of each net; stem and head are no part of a fit over weights."""
     words = []
     for net, rows in frame.groupby("net", sort=False):
-        rows = rows[rows.name.map(stage_of).str.startswith("stage")] if kind == WEIGHT else rows
+        rows = rows[rows.stage.str.startswith("stage")] if kind == WEIGHT else rows
         drawn = rows[(rows.norm > 0) & np.isfinite(rows.norm)]
         zeros = f" ({len(rows) - len(drawn)} of {len(rows)} are 0 and have no place on a log axis)"
         if len(drawn) < 2:
@@ -98,7 +101,7 @@ def reading(frame: pd.DataFrame, kind: str) -> str:
 
 def show(frame: pd.DataFrame, where: str) -> None:
     weights = frame[frame.kind == WEIGHT]
-    first = weights.drop_duplicates("name").assign(stage=lambda rows: rows.name.map(stage_of))
+    first = weights.drop_duplicates("name")
     borders = {str(stage): float(rows.depth.min()) for stage, rows in first.groupby("stage", sort=False)}
     for kind, quantity, text in [
         (OUTPUT, "||dL/dx||", "Gradient of the loss with respect to the stem's and each block's output"),

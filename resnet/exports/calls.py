@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
+from resnet.nets.blocks import BLOCKS
 from resnet.nets.spec import NetSpec
 
 _R18, _R34, _R50, _R101, _R152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
@@ -107,7 +108,7 @@ def _common_rules(spec: NetSpec, library: str) -> Iterator[tuple[bool, str]]:
     yield spec.skip_init, f"{library} has no SkipInit."
     yield len(spec.stages) != 4, f"{library}'s nets have four stages; this one has {len(spec.stages)}."
     yield spec.stem_width != 64, f"{library}'s stems have 64 channels; this one has {spec.stem_width}."
-    v1 = spec.stride_on == "1x1" and "bottleneck" in spec.block and any(s.stride > 1 for s in spec.stages)
+    v1 = spec.stride_on == "1x1" and BLOCKS[spec.block].bottleneck and any(s.stride > 1 for s in spec.stages)
     yield v1, f"{library}'s bottlenecks stride on the 3x3; this net strides on the first 1x1."
 
 
@@ -184,7 +185,7 @@ def _timm_rules(spec: NetSpec) -> Iterator[tuple[bool, str]]:
     yield spec.norm == "group" and not _groups_of_32(spec), "timm's group norm has 32 groups everywhere."
     yield bool(spec.se) and spec.activation != "relu", "timm's squeeze-and-excitation has ReLU."
     yield bool(spec.se) and not _squeeze_divisor(spec), "timm rounds the squeezed channels to another number."
-    if "preact" in spec.block:
+    if BLOCKS[spec.block].preact:
         yield from _timm_preact_rules(spec)
 
 
@@ -246,7 +247,7 @@ def _timm_net(spec: NetSpec) -> dict[str, object]:
     net |= {"cardinality": spec.cardinality} if spec.cardinality != 1 else {}
     net |= {"base_width": spec.base_width} if spec.base_width != 64 else {}
     if spec.stem == "deep":
-        net |= {"stem_type": "deep"} if "preact" in spec.block else _C
+        net |= {"stem_type": "deep"} if BLOCKS[spec.block].preact else _C
     net |= {"avg_down": True} if "D" in spec.shortcuts else {}
     net |= {"norm_layer": "groupnorm"} if spec.norm == "group" else {}
     return net | ({"block_args": {"attn_layer": "se" if _squeeze_divisor(spec) == 8 else spec.se}} if spec.se else {})
@@ -254,7 +255,7 @@ def _timm_net(spec: NetSpec) -> dict[str, object]:
 
 def _timm_options(spec: NetSpec) -> dict[str, object]:
     """What no name says."""
-    preact = "preact" in spec.block
+    preact = BLOCKS[spec.block].preact
     options: dict[str, object] = {}
     if _widths(spec) != _WIDTHS:
         options["channels"] = tuple(width * (spec.expansion if preact else 1) for width in _widths(spec))

@@ -42,6 +42,15 @@ class BlockPlan:
         return (self.c_in, self.stride) == (self.c_out, 1)
 
     @property
+    def shortcut_kind(self) -> str:
+        """What the shortcut is in this very block: "identity", "A", "B", "C", "D", or "" where there is none."""
+        if self.shortcut == "none":
+            return ""
+        if self.shortcut != "C" and self.keeps_shape:
+            return "identity"
+        return "B" if self.shortcut == "D" and self.stride == 1 else self.shortcut  # without a stride D has no pool
+
+    @property
     def inner(self) -> int:
         """Channels inside a bottleneck: width x base_width / 64 x cardinality (arXiv 1611.05431, 1605.07146)."""
         return int(self.width * self.base_width / 64) * self.cardinality
@@ -76,7 +85,7 @@ class ZeroPad(nn.Module):
 
 def _projection(plan: BlockPlan, normed: bool, stride: int) -> list[nn.Module]:
     conv = plan.layers.conv(plan.c_in, plan.c_out, 1, stride)
-    return [conv, plan.layers.bn(plan.c_out)] if normed else [conv]
+    return [conv, plan.layers.norm(plan.c_out)] if normed else [conv]
 
 
 def zero_pad(plan: BlockPlan, normed: bool) -> nn.Module:
@@ -127,6 +136,7 @@ class Block(nn.Module):
 
     convs: int  # weight layers on the branch
     expansion: int  # output channels / width
+    bottleneck = False  # its 3x3 has a width of its own, and groups
     preact = False  # norm and activation stand before each convolution
     last_conv: str
     last_norm = ""  # of the branch; "" where it ends in a convolution
@@ -134,7 +144,7 @@ class Block(nn.Module):
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
-        self.keeps_shape = plan.keeps_shape
+        self.keeps_shape, self.shortcut_kind = plan.keeps_shape, plan.shortcut_kind
         self.downsample = SHORTCUTS[plan.shortcut](plan, not self.preact)
         if self.downsample is not None:
             self.add = Add()
@@ -145,6 +155,13 @@ class Block(nn.Module):
         self.se = SqueezeExcitation(plan.c_out, plan.se, plan.layers) if plan.se else nn.Identity()
         self.alpha = SkipInit() if plan.skip_init else nn.Identity()
         self.drop = StochasticDepth(plan.drop) if plan.drop else nn.Identity()
+
+    @classmethod
+    def role(cls, name: str) -> str:
+        """Of a module inside by its name: "branch", "se" (at the branch's end), "shortcut", or "sum" (and after it)."""
+        member = name.partition(".")[0]
+        known = {"downsample": "shortcut", "se": "se", "add": "sum", cls.last_act: "sum"}
+        return known.get(member, "branch")
 
     @property
     def mode(self) -> str:
@@ -195,10 +212,10 @@ class BasicBlock(Block):
         super().__init__(plan)
         make, width = plan.layers, plan.width
         self.conv1 = make.conv(plan.c_in, width, 3, plan.stride, plan.first_dilation)
-        self.bn1 = make.bn(width)
+        self.bn1 = make.norm(width)
         self.act1 = make.act()
         self.conv2 = make.conv(width, width, 3, 1, plan.dilation)
-        self.bn2 = make.bn(width)
+        self.bn2 = make.norm(width)
         self._finish(plan)
         self.act2 = make.act()
 
@@ -214,19 +231,20 @@ class Bottleneck(Block):
     """
 
     convs, expansion, last_conv, last_norm, last_act = 3, 4, "conv3", "bn3", "act3"
+    bottleneck = True
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
         make, inner = plan.layers, plan.inner
         first, second = (plan.stride, 1) if plan.stride_on == "1x1" else (1, plan.stride)
         self.conv1 = make.conv(plan.c_in, inner, 1, first)
-        self.bn1 = make.bn(inner)
+        self.bn1 = make.norm(inner)
         self.act1 = make.act()
         self.conv2 = make.conv(inner, inner, 3, second, plan.first_dilation, plan.cardinality)
-        self.bn2 = make.bn(inner)
+        self.bn2 = make.norm(inner)
         self.act2 = make.act()
         self.conv3 = make.conv(inner, plan.c_out, 1)
-        self.bn3 = make.bn(plan.c_out)
+        self.bn3 = make.norm(plan.c_out)
         self._finish(plan)
         self.act3 = make.act()
 
@@ -244,7 +262,7 @@ class PreActivation(Block):
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
         # Without a norm the activation would read the very tensor that the shortcut passes on.
-        self.bn1 = Copy() if plan.layers.norm == "none" else plan.layers.bn(plan.c_in)
+        self.bn1 = Copy() if plan.layers.norm_kind == "none" else plan.layers.norm(plan.c_in)
         self.act1 = plan.layers.act()
 
     def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,7 +279,7 @@ class PreActBasicBlock(PreActivation):
         super().__init__(plan)
         make, width = plan.layers, plan.width
         self.conv1 = make.conv(plan.c_in, width, 3, plan.stride, plan.first_dilation)
-        self.bn2 = make.bn(width)
+        self.bn2 = make.norm(width)
         self.act2 = make.act()
         self.conv2 = make.conv(width, width, 3, 1, plan.dilation)
         self._finish(plan)
@@ -275,16 +293,17 @@ class PreActBottleneck(PreActivation):
     """norm, act, 1x1, norm, act, 3x3, norm, act, 1x1."""
 
     convs, expansion, last_conv = 3, 4, "conv3"
+    bottleneck = True
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
         make, inner = plan.layers, plan.inner
         first, second = (plan.stride, 1) if plan.stride_on == "1x1" else (1, plan.stride)
         self.conv1 = make.conv(plan.c_in, inner, 1, first)
-        self.bn2 = make.bn(inner)
+        self.bn2 = make.norm(inner)
         self.act2 = make.act()
         self.conv2 = make.conv(inner, inner, 3, second, plan.first_dilation, plan.cardinality)
-        self.bn3 = make.bn(inner)
+        self.bn3 = make.norm(inner)
         self.act3 = make.act()
         self.conv3 = make.conv(inner, plan.c_out, 1)
         self._finish(plan)
@@ -320,7 +339,7 @@ class Stem:
             c_out, last = max(1, int(width * share)), index == len(self.convs)
             named[f"conv{index}"] = layers.conv(c_in, c_out, kernel, stride)
             if not (last and preact):
-                named[f"bn{index}"] = layers.bn(c_out)
+                named[f"bn{index}"] = layers.norm(c_out)
                 named["act" if last else f"act{index}"] = layers.act()
             c_in = c_out
         return named | ({"maxpool": layers.max_pool()} if self.pool else {})

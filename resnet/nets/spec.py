@@ -162,7 +162,7 @@ class NetSpec:
     def _check_branches(self) -> None:
         grouped = {"cardinality": (self.cardinality, 1), "base_width": (self.base_width, 64)}
         for name, (value, usual) in grouped.items():
-            if value != usual and "bottleneck" not in self.block:
+            if value != usual and not BLOCKS[self.block].bottleneck:
                 rule = f"{_label(name)} belongs to a bottleneck's 3x3."
                 raise SpecError(name, rule, f"{value} with block {self.block}", f"{usual}, or block bottleneck")
         narrow = min(stage.width for stage in self.stages)
@@ -308,7 +308,7 @@ PRESETS["ResNet-50 OS8"] = with_output_stride(PRESETS["ResNet-50"], 8)
 
 
 def _sizeless(spec: NetSpec) -> NetSpec:
-    """The net with the largest input, and without what a name does not tell either: channels in, classes."""
+    """The net with the largest input, and without what is in no name either: channels in, classes."""
     largest = {name: INT_RANGES[name][1] for name in ("image_size", "frames")}
     frames = largest["frames"] if spec.frames else 0
     return dataclasses.replace(spec, in_channels=3, classes=10, image_size=largest["image_size"], frames=frames)

@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models import WeightsEnum, get_model_builder, get_model_weights
 from torchvision.ops import StochasticDepth
 
-from resnet.costs.profiler import Profile, ProfileError, Row, profile_module
+from resnet.costs.profiler import Profile, ProfileError, profile_module
+from resnet.costs.recorder import Row
 from resnet.errors import Refused, choose
 
 MAX_SIZE = 4096  # pixels a side

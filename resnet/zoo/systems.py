@@ -18,7 +18,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from resnet.costs.profiler import Profile, Row, profile_module
+from resnet.costs.profiler import Profile, profile_module
+from resnet.costs.recorder import Row
 from resnet.errors import choose
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, SpecError, check_int, with_output_stride

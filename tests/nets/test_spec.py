@@ -68,9 +68,9 @@ def test_name_and_depth(name: str) -> None:
     plain = name.replace("ResNet", "plain") if name.startswith("ResNet-") else f"plain {name}"
     assert twin.name == plain.replace("50-D", "50-C")  # without shortcuts ResNet-50-C and -D are one net
     assert (spec.plain, twin.plain) == (False, True)
-    told = int(re.findall(r"-([0-9]+)", name)[0])
-    told = 26 if name == "WRN-28-10" else told  # that name counts two of the projections
-    assert spec.depth == twin.depth == told
+    named = int(re.findall(r"-([0-9]+)", name)[0])
+    named = 26 if name == "WRN-28-10" else named  # that name counts two of the projections
+    assert spec.depth == twin.depth == named
     assert dataclasses.replace(spec, classes=7, image_size=65).name == name
     assert dataclasses.replace(twin, classes=7, image_size=65).name == twin.name
     assert dataclasses.replace(spec, zero_init=True).name == f"ResNet-{spec.depth} (custom)"
@@ -105,7 +105,7 @@ def test_twin_differs_in_the_shortcut_only() -> None:
         assert [dataclasses.replace(s, shortcut="") for s in spec.stages] == list(twin.stages)
 
 
-# Rules: what breaks each, the field to mend, and what the message must hold.
+# Rules: what breaks each, the field to fix, and what the message must hold.
 
 CHOICES: dict[str, list[str]] = {
     "block": list(BLOCKS),

@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_builder, list_models
 
-from resnet.costs.profiler import ProfileError, Row
+from resnet.costs.profiler import ProfileError
+from resnet.costs.recorder import Row
 from resnet.errors import Refused
 from resnet.zoo.relatives import RELATIVES, _chain, build_relative, profile_relative
 
