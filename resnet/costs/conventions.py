@@ -86,15 +86,15 @@ CONVENTIONS: dict[str, Convention] = {
         "He et al. 2015, Table 1",
         "MACs",
         _ALL | _for(Rule(1), "conv", "linear"),
-        "Multiply-adds of convolutions and linear layers, called FLOPs in arXiv 1512.03385. Its 3.8e9 for ResNet-50 "
-        "against everybody's 4.1e9 is another net, not another rule: v1 strides on the first 1x1.",
+        "Multiply-adds of convolutions and linear layers, called FLOPs in arXiv 1512.03385. Its 3.8e9 for ResNet-50, "
+        "where others count 4.1e9, is for another net, not by another rule: v1 strides on the first 1x1.",
         _NO_BIAS,
     ),
     "torchvision": Convention(
         "torchvision's _ops",
         "MACs",
         _ALL | _for(Rule(1), "conv", "linear"),
-        "Multiply-adds of convolutions and linear layers, labelled GFLOPS: half of what torch's own counter says.",
+        "Multiply-adds of convolutions and linear layers, labelled GFLOPS: half of what torch's own counter gives.",
         _NO_BIAS,
     ),
     "fvcore": Convention(
@@ -146,7 +146,7 @@ CONVENTIONS: dict[str, Convention] = {
         },
         "A batch norm is 4 per element: 2, and again 2 for its weights, though a comment there calls it fused. An "
         "average pool is 1 per output element, an adaptive one also 1 per element it reads. Biases, activations, "
-        "max-pools and group norms are 0. Version 0.1.1 says 4.134 G for ResNet-50.",
+        "max-pools and group norms are 0. Version 0.1.1 gives 4.134 G for ResNet-50.",
         _NO_BIAS,
     ),
     "calflops": Convention(
@@ -160,9 +160,9 @@ CONVENTIONS: dict[str, Convention] = {
             **_for(_NOT_SEEN, "ReLU6", *_QUIET),
         },
         "A multiply-add is 2. A batch norm is 2 per element, a group norm 5, ReLU, GELU, SiLU and pools 1 per element "
-        "they read. A convolution's bias is 1 per output element, a linear layer's is forgotten; sums and products "
+        "they read. A convolution's bias is 1 per output element, a linear layer's is left out; sums and products "
         "written with + and * are not seen.",
-        _WITH_BIAS | _for(Rule(0, why="forgotten by the tool"), "Linear"),
+        _WITH_BIAS | _for(Rule(0, why="left out by the tool"), "Linear"),
     ),
     "calflops-macs": Convention(
         "calflops, MACs",

@@ -1,7 +1,7 @@
 """Where the bytes of a training step go: weights, gradients, optimiser, what autograd saves, and the peak of it all.
 
-Every unlike part of the net runs forward and backward on the meta device while a book is kept of the storages that
-live: no memory is taken. What kernels borrow inside (oneDNN's and cuDNN's workspaces) is in no prediction.
+Every unlike part of the net runs forward and backward on the meta device while the storages that live are counted: no
+memory is taken. What kernels borrow inside (oneDNN's and cuDNN's workspaces) is in no prediction.
 """
 
 import math

@@ -29,7 +29,7 @@ _D: dict[str, object] = {**_C, "avg_down": True}
 _V2_D: dict[str, object] = {"stem_type": "deep", "avg_down": True}
 _SE: dict[str, object] = {"block_args": {"attn_layer": "se"}}
 
-# timm's names: block, and what the name says beside timm's defaults.
+# timm's names: block, and how the net differs from timm's defaults.
 _TIMM: dict[str, tuple[str, dict[str, object]]] = {
     "resnet18": ("basic", {"layers": _R18}),
     "resnet18d": ("basic", {"layers": _R18, **_D}),
@@ -123,7 +123,7 @@ def torchvision_reason(spec: NetSpec) -> str:
 def _torchvision_rules(spec: NetSpec) -> Iterator[tuple[bool, str]]:
     yield from _common_rules(spec, "torchvision")
     yield spec.block not in ("basic", "bottleneck"), "torchvision has no pre-activation nets."
-    yield spec.activation != "relu", "torchvision's ResNets have ReLU alone."
+    yield spec.activation != "relu", "torchvision's ResNets have only ReLU."
     yield bool(spec.se), "torchvision's ResNets have no squeeze-and-excitation."
     yield spec.stochastic_depth > 0, "torchvision's ResNets have no stochastic depth."
     yield spec.in_channels != 3, f"torchvision's ResNets read 3 channels; this net reads {spec.in_channels}."
@@ -181,7 +181,7 @@ def _timm_rules(spec: NetSpec) -> Iterator[tuple[bool, str]]:
     yield set(spec.shortcuts) not in ({"B"}, {"D"}), "timm's ResNets have shortcut B or D, the same in every stage."
     dilated, strides = _dilated(spec), "timm's stages stride by 1, 2, 2, 2, or at the end dilate by 2 instead."
     yield dilated is None or sorted(dilated) != dilated or sum(dilated) > 2, strides
-    yield bool(any(dilated or []) and "D" in spec.shortcuts), "With dilation, timm's shortcut D is another one."
+    yield bool(any(dilated or []) and "D" in spec.shortcuts), "With dilation, timm's shortcut D is different."
     yield spec.norm == "group" and not _groups_of_32(spec), "timm's group norm has 32 groups everywhere."
     yield bool(spec.se) and spec.activation != "relu", "timm's squeeze-and-excitation has ReLU."
     yield bool(spec.se) and not _squeeze_divisor(spec), "timm rounds the squeezed channels to another number."
@@ -242,7 +242,7 @@ def timm_call(spec: NetSpec) -> str:
 
 
 def _timm_net(spec: NetSpec) -> dict[str, object]:
-    """What one of timm's names may say already."""
+    """What one of timm's names may stand for."""
     net: dict[str, object] = {"layers": _blocks(spec)}
     net |= {"cardinality": spec.cardinality} if spec.cardinality != 1 else {}
     net |= {"base_width": spec.base_width} if spec.base_width != 64 else {}
@@ -254,7 +254,7 @@ def _timm_net(spec: NetSpec) -> dict[str, object]:
 
 
 def _timm_options(spec: NetSpec) -> dict[str, object]:
-    """What no name says."""
+    """What no name stands for."""
     preact = BLOCKS[spec.block].preact
     options: dict[str, object] = {}
     if _widths(spec) != _WIDTHS:

@@ -151,7 +151,7 @@ def _block(spec: NetSpec) -> str:
     preact = BLOCKS[spec.block].preact
     kernels = ", ".join("x".join([str(conv.kernel)] * spec.dims) for conv in convs(spec))
     with_each = "an activation" if spec.norm == "none" else "norm and activation"
-    doc = f"Convolutions of {kernels}, each with {with_each} {'before' if preact else 'behind'} it."
+    doc = f"Convolutions of {kernels}, each with {with_each} {'before' if preact else 'after'} it."
     arguments = {"c_in": "int", "width": "int", "stride": "int"}
     arguments |= {name: kind for name, (kind, _) in block_arguments(spec).items()}
     init = [*_widths(spec), *_layers(spec), *_tail_layers(spec), *_shortcut(spec)]

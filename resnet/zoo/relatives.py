@@ -1,4 +1,4 @@
-"""ResNet's forebears and heirs, from torchvision's own builders, profiled as our nets are."""
+"""Nets before and after ResNet, from torchvision's own builders, profiled as our nets are."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -159,7 +159,7 @@ def profile_relative(name: str, image_size: int | None = None, classes: int = 10
     """
     size = relative(name).image_size if image_size is None else image_size
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
-        raise Refused("An image's side is a whole number of pixels.", repr(size), f"1 to {MAX_SIZE}")
+        raise Refused("An image's side is a whole number of pixels.", repr(size), f"1 to {MAX_SIZE:,}")
     return _profiled(name, size, classes)
 
 

@@ -204,24 +204,24 @@ RULES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
         "none",
         "another",
     ),
-    "stochastic depth is a chance": (
+    "stochastic depth is a probability": (
         lambda: changed(stochastic_depth=0.95),
         "stochastic_depth",
-        "is a chance",
+        "is a probability",
         "0.95",
         "0 to 0.9",
     ),
     "stochastic depth is a number": (
         lambda: changed(stochastic_depth=True),
         "stochastic_depth",
-        "is a chance",
+        "is a probability",
         "True",
         "0 to 0.9",
     ),
     "stochastic depth is finite": (
         lambda: changed(stochastic_depth=float("nan")),
         "stochastic_depth",
-        "is a chance",
+        "is a probability",
         "nan",
         "0 to 0.9",
     ),
@@ -246,7 +246,7 @@ RULES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
         "16 x 3 / 64",
         "larger",
     ),
-    "one is no squeeze": (lambda: changed(se=1), "se", "squeezes", "1", "0 for none"),
+    "one is no squeeze": (lambda: changed(se=1), "se", "by 2 or more", "1", "0 for none"),
     "a video stem needs frames": (lambda: changed(stem="3x7x7"), "stem", "clips", "0 frames", "1 frame or more"),
     "a 3-D average pool fits": (
         lambda: changed(shortcut="D", frames=1),
@@ -285,7 +285,7 @@ RULES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
     "601 blocks": (
         lambda: changed(stages=(stage(blocks=600), stage())),
         "stages",
-        "may not be deeper",
+        "limited number of blocks",
         "601",
         "up to 600 blocks",
     ),

@@ -161,7 +161,7 @@ def test_torchvision_names_the_same_paper(entry: Any) -> None:
 
 @pytest.mark.parametrize("size", [0, -3, 5000, 64.0, True])
 def test_a_wrong_size(size: Any) -> None:
-    with pytest.raises(Refused, match=r"whole number of pixels\. Received .*\. Choose 1 to 4096\."):
+    with pytest.raises(Refused, match=r"whole number of pixels\. Received .*\. Choose 1 to 4,096\."):
         profile_relative("VGG-11", size)
 
 
