@@ -9,7 +9,6 @@ from pages.ui import state, widgets
 from pages.ui.cached import NOISE, gradients_at_start, gradients_of_run, net_profile
 from resnet.analysis.batches import batch_limit
 from resnet.analysis.gradients import OUTPUT, WEIGHT, side_by_side, trend
-from resnet.costs.profiler import stage_of
 from resnet.data import dataset as data
 from resnet.errors import Refused
 from resnet.nets.spec import NetSpec, twins
@@ -83,7 +82,7 @@ def reading(frame: pd.DataFrame, kind: str) -> str:
 
 def show(frame: pd.DataFrame, where: str) -> None:
     weights = frame[frame.kind == WEIGHT]
-    first = weights.drop_duplicates("name").assign(stage=lambda rows: rows.name.map(stage_of))
+    first = weights.drop_duplicates("name")
     borders = {str(stage): float(rows.depth.min()) for stage, rows in first.groupby("stage", sort=False)}
     for kind, quantity, text in [
         (OUTPUT, "||dL/dx||", "Gradient of the loss with respect to the stem's and each block's output"),

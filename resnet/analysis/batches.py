@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from resnet.errors import Refused
+from resnet.limits import WORK_BYTES
 from resnet.nets.spec import NetSpec
 
-MEMORY = 4e9  # bytes that a batch may take in this process
 MOST = 256  # images
 
 
@@ -18,13 +18,13 @@ def noise_batch(spec: NetSpec, count: int, seed: int = 0) -> tuple[Tensor, Tenso
 
 
 def batch_limit(params: int, activations: int) -> int:
-    """How many images of a net fit into MEMORY, from its profile's params and activations (per image).
+    """How many images of a net fit into WORK_BYTES, from its profile's params and activations (per image).
 
     Counted are float32 weights, their gradients and the copies that kernels reorder, and every layer's output, which
     is kept for the backward pass. Refused where not even two images fit, which batch norm needs.
     """
     weights, image = 4 * 3 * params, 4 * activations
-    if weights + 2 * image > MEMORY:
+    if weights + 2 * image > WORK_BYTES:
         needed = f"{(weights + 2 * image) / 1e9:,.1f} GB for two images"
-        raise Refused("This net is too large to be run inside the app.", needed, f"up to {MEMORY / 1e9:.0f} GB")
-    return min(MOST, int((MEMORY - weights) / image))
+        raise Refused("This net is too large to be run inside the app.", needed, f"up to {WORK_BYTES / 1e9:.0f} GB")
+    return min(MOST, int((WORK_BYTES - weights) / image))

@@ -49,8 +49,11 @@ def gradient_norms(
 
 
 def side_by_side(specs: Sequence[NetSpec], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The `gradient_norms` of several nets in one table, with the columns net (its name) and plain."""
-    named = [frame.assign(net=spec.name, plain=spec.plain) for spec, frame in zip(specs, frames, strict=True)]
+    """The `gradient_norms` of several nets in one table, with the columns net (its name), plain and stage."""
+    named = []
+    for spec, frame in zip(specs, frames, strict=True):
+        stage = frame.name.str.partition(".")[0].map(nets.stage_names(spec))
+        named.append(frame.assign(net=spec.name, plain=spec.plain, stage=stage))
     return pd.concat(named, ignore_index=True)
 
 

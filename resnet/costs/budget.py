@@ -42,7 +42,8 @@ class Budget:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if type(value) is not int or value < (field.name == "batch"):
-                raise Refused(f"A budget's {field.name} is a whole number.", repr(value), "0 for none")
+                choices = "1 or more" if field.name == "batch" else "0 for none, or more"
+                raise Refused(f"A budget's {field.name} is a whole number.", repr(value), choices)
 
     def holds(self, params: int, macs: int) -> bool:
         return (not self.params or params <= self.params) and (not self.macs or macs <= self.macs)

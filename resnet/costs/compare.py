@@ -63,7 +63,7 @@ def aligned(a: Profile, b: Profile) -> pd.DataFrame:
 
 
 def merged(first: list[str], second: list[str]) -> list[str]:
-    """The labels of both in an order that keeps either's: a label goes behind the one that it follows."""
+    """The labels of both in an order that keeps either's: a label goes after the one that it follows."""
     order = list(first)
     for before, label in zip([None, *second], second, strict=False):
         if label not in order:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from resnet.costs.profiler import OPS, Profile, Row
+from resnet.costs.profiler import Profile
+from resnet.costs.recorder import OPS, Row
 from resnet.errors import Refused, choose
 
 MEASURES = {
@@ -46,7 +47,6 @@ class Convention:
 
     title: str
     unit: str  # FLOPs, MACs or params
-    mac: int  # what one multiply-add counts as; 0 where parameters are counted
     rules: dict[str, Rule]
     explanation: str
     biases: dict[str, Rule]
@@ -85,24 +85,21 @@ CONVENTIONS: dict[str, Convention] = {
     "he2015": Convention(
         "He et al. 2015, Table 1",
         "MACs",
-        1,
         _ALL | _for(Rule(1), "conv", "linear"),
-        "Multiply-adds of convolutions and linear layers, called FLOPs in arXiv 1512.03385. Its 3.8e9 for ResNet-50 "
-        "against everybody's 4.1e9 is another net, not another rule: v1 strides on the first 1x1.",
+        "Multiply-adds of convolutions and linear layers, called FLOPs in arXiv 1512.03385. Its 3.8e9 for ResNet-50, "
+        "where others count 4.1e9, is for another net, not by another rule: v1 strides on the first 1x1.",
         _NO_BIAS,
     ),
     "torchvision": Convention(
         "torchvision's _ops",
         "MACs",
-        1,
         _ALL | _for(Rule(1), "conv", "linear"),
-        "Multiply-adds of convolutions and linear layers, labelled GFLOPS: half of what torch's own counter says.",
+        "Multiply-adds of convolutions and linear layers, labelled GFLOPS: half of what torch's own counter gives.",
         _NO_BIAS,
     ),
     "fvcore": Convention(
         "fvcore, timm",
         "FLOPs",
-        1,
         {
             **_modules(1),
             **_for(Rule(2, "reads"), *_BATCH),
@@ -118,7 +115,6 @@ CONVENTIONS: dict[str, Convention] = {
     "ptflops-aten": Convention(
         "ptflops, aten backend",
         "MACs",
-        1,
         _modules(1) | _for(_NOT_SEEN, "norm", "activation", "pool", "upsample"),
         "Convolutions and matrix products as torch's dispatcher sees them, and 1 per output element where one has a "
         "bias; norms, activations, pools and additions are 0.",
@@ -127,7 +123,6 @@ CONVENTIONS: dict[str, Convention] = {
     "ptflops-pytorch": Convention(
         "ptflops, pytorch backend",
         "MACs",
-        1,
         {
             **_modules(1),
             **_for(Rule(2, "reads"), *_BATCH, "GroupNorm", "ReLU", "GELU", *_AVERAGES, *_GLOBAL, *_MAX),
@@ -142,7 +137,6 @@ CONVENTIONS: dict[str, Convention] = {
     "thop": Convention(
         "thop",
         "MACs",
-        1,
         {
             **_modules(1),
             **_for(Rule(4, "reads"), *_BATCH, "LayerNorm"),
@@ -152,13 +146,12 @@ CONVENTIONS: dict[str, Convention] = {
         },
         "A batch norm is 4 per element: 2, and again 2 for its weights, though a comment there calls it fused. An "
         "average pool is 1 per output element, an adaptive one also 1 per element it reads. Biases, activations, "
-        "max-pools and group norms are 0. Version 0.1.1 says 4.134 G for ResNet-50.",
+        "max-pools and group norms are 0. Version 0.1.1 gives 4.134 G for ResNet-50.",
         _NO_BIAS,
     ),
     "calflops": Convention(
         "calflops, FLOPs",
         "FLOPs",
-        2,
         {
             **_modules(2),
             **_for(Rule(2, "reads"), *_BATCH),
@@ -167,14 +160,13 @@ CONVENTIONS: dict[str, Convention] = {
             **_for(_NOT_SEEN, "ReLU6", *_QUIET),
         },
         "A multiply-add is 2. A batch norm is 2 per element, a group norm 5, ReLU, GELU, SiLU and pools 1 per element "
-        "they read. A convolution's bias is 1 per output element, a linear layer's is forgotten; sums and products "
+        "they read. A convolution's bias is 1 per output element, a linear layer's is left out; sums and products "
         "written with + and * are not seen.",
-        _WITH_BIAS | _for(Rule(0, why="forgotten by the tool"), "Linear"),
+        _WITH_BIAS | _for(Rule(0, why="left out by the tool"), "Linear"),
     ),
     "calflops-macs": Convention(
         "calflops, MACs",
         "MACs",
-        1,
         _modules(1) | _for(_NOT_SEEN, "norm", "activation", "pool"),
         "Multiply-adds of convolutions and linear layers.",
         _NO_BIAS,
@@ -182,7 +174,6 @@ CONVENTIONS: dict[str, Convention] = {
     "flop_counter": Convention(
         "torch.utils.flop_counter",
         "FLOPs",
-        2,
         _ALL | _for(Rule(2), "conv", "linear"),
         "A multiply-add is 2; convolutions, matrix products and attention count, nothing else. This is the forward "
         "pass: backward, torch 2.14 over-counts grouped convolutions.",
@@ -191,7 +182,6 @@ CONVENTIONS: dict[str, Convention] = {
     "params": Convention(
         "PyTorch's parameters",
         "params",
-        0,
         _for(Rule(1, "params"), *OPS, "none", "other"),
         "What training changes: weights and biases, and a norm's two numbers per channel.",
         {},
@@ -199,7 +189,6 @@ CONVENTIONS: dict[str, Convention] = {
     "keras-params": Convention(
         "Keras' parameters",
         "params",
-        0,
         _for(Rule(1, "params"), *OPS, "none", "other") | _for(Rule(2, "params"), *_BATCH),
         "Its ResNets' convolutions have biases though a norm follows them, and a batch norm's moving mean and variance "
         "count too, as parameters that are not trained: 25,636,712 for ResNet-50, not 25,557,032.",

@@ -1,13 +1,14 @@
 """Where the bytes of a training step go: weights, gradients, optimiser, what autograd saves, and the peak of it all.
 
-Every unlike part of the net runs forward and backward on the meta device while a book is kept of the storages that
-live: no memory is taken. What kernels borrow inside (oneDNN's and cuDNN's workspaces) is in no prediction.
+Every unlike part of the net runs forward and backward on the meta device while the storages that live are counted: no
+memory is taken. What kernels borrow inside (oneDNN's and cuDNN's workspaces) is in no prediction.
 """
 
 import math
 import subprocess
 import sys
 import weakref
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,19 +25,19 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from resnet.costs.profiler import stage_of
-from resnet.errors import Refused
+from resnet.costs.profiler import folded
+from resnet.devices import DTYPES
+from resnet.errors import Refused, choose
 from resnet.files import ROOT
-from resnet.nets.blocks import BlockPlan
+from resnet.limits import MAX_BATCH
 from resnet.nets.codes import from_json, to_json
-from resnet.nets.model import build, memory_format, parts
+from resnet.nets.model import Part, build, memory_format, parts
 from resnet.nets.passes import forward_backward
 from resnet.nets.spec import NetSpec
 
 # What each keeps: tensors as large as the weights, and single numbers per weight tensor.
 OPTIMIZERS = {"sgd": (0, 0), "sgd momentum": (1, 0), "adam": (2, 1), "adamw": (2, 1)}
-PRECISIONS = ("fp32", "bf16")
-MAX_BATCH = 65_536
+PRECISIONS = tuple(DTYPES)
 
 
 class StageBytes(NamedTuple):
@@ -83,7 +84,7 @@ class Memory:
 
 
 class _Book(TorchDispatchMode):
-    """Adds up the storages that operations make and that still live; those in `own` are somebody else's."""
+    """Adds up the storages that operations make and that still live; those in `own` are not counted."""
 
     def __init__(self, own: Iterable[int]) -> None:
         super().__init__()
@@ -199,45 +200,42 @@ def _casting(precision: str) -> Any:
     return _Autocast() if precision == "bf16" else nullcontext()
 
 
-def _units(spec: NetSpec, batch: int, precision: str) -> Iterator[tuple[str, _Unit]]:
-    """The chain from stem to loss; like units on like input run once."""
-    known: dict[Any, _Unit] = {}
+def _units(spec: NetSpec, batch: int, precision: str) -> tuple[list[Part], list[_Unit]]:
+    """The chain from stem to loss, and what each part takes; like parts on like input run once."""
+
+    def run(part: Part, x: Tensor) -> tuple[_Unit, Tensor]:
+        unit = _run(part.build(), x, precision)
+        return unit, unit.output
+
     x = torch.empty(batch, *spec.input_shape, device="meta")  # the images need no gradient
     with torch.device("meta"):
-        chain = [*parts(spec), ("loss", _Loss())]
-        for name, part in chain:
-            key = part.key if isinstance(part, BlockPlan) else repr(part), x.shape, x.requires_grad
-            if key not in known:
-                known[key] = _run(part.build() if isinstance(part, BlockPlan) else part, x, precision)
-            yield name, known[key]
-            x = known[key].output
+        chain, units = zip(*folded([*parts(spec), Part("loss", "head", _Loss())], x, run), strict=True)
+    return list(chain), list(units)
 
 
 def _check(batch: int, optimizer: str, precision: str) -> None:
     if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
         raise Refused("A batch is a whole number of images.", repr(batch), f"1 to {MAX_BATCH:,}")
-    for what, value, choices in [("optimiser", optimizer, OPTIMIZERS), ("precision", precision, PRECISIONS)]:
-        if value not in choices:
-            known = ", ".join(choices)
-            raise Refused(f"The {what} must be one this program knows.", repr(value), known)
+    choose("optimiser", optimizer, OPTIMIZERS)
+    choose("precision", precision, DTYPES)
 
 
 def memory(spec: NetSpec, batch: int, optimizer: str = "sgd", precision: str = "fp32") -> Memory:
     """What a training step of `batch` images takes, by stage and at its peak, with a fused optimiser. Refused."""
     _check(batch, optimizer, precision)
-    names, units = zip(*_units(spec, batch, precision), strict=True)
+    chain, units = _units(spec, batch, precision)
     stays = _stays(units)
     large, single = OPTIMIZERS[optimizer]
     stages: dict[str, list[int]] = {}
-    for name, unit, stay in zip(names, units, stays, strict=True):
+    for part, unit, stay in zip(chain, units, stays, strict=True):
         state, saved = large * unit.weights + 4 * single * unit.tensors, unit.inner + stay * unit.out
         values = unit.weights, unit.weights, state, unit.buffers, saved
-        sums = stages.setdefault("head" if name == "loss" else stage_of(name), [0] * len(values))
+        sums = stages.setdefault(part.stage, [0] * len(values))
         sums[:] = map(sum, zip(sums, values, strict=True))
     rows = tuple(StageBytes(stage, *sums) for stage, sums in stages.items())
     images = 4 * batch * math.prod(spec.input_shape)
     resting = images + sum(row.weights + row.buffers for row in rows)
-    peak, where = max(_peaks(names, units, stays))
+    peak, where = max(_peaks(chain, units, stays))
     return Memory(
         batch=batch,
         optimizer=optimizer,
@@ -246,8 +244,13 @@ def memory(spec: NetSpec, batch: int, optimizer: str = "sgd", precision: str = "
         rows=rows,
         peak=resting + sum(row.optimizer for row in rows) + peak,
         peak_at=where,
-        inference_peak=resting + max(_inference(names, units)),
+        inference_peak=resting + max(_inference(chain, units)),
     )
+
+
+def largest_batch(spec: NetSpec, limit: int, most: int, optimizer: str = "sgd", precision: str = "fp32") -> int:
+    """The largest batch, up to `most`, of which a training step's peak takes no more than `limit` bytes; 0 for none."""
+    return bisect_right(range(1, most + 1), limit, key=lambda batch: memory(spec, batch, optimizer, precision).peak)
 
 
 def _stays(units: Sequence[_Unit]) -> list[bool]:
@@ -259,25 +262,26 @@ def _stays(units: Sequence[_Unit]) -> list[bool]:
     return stays[::-1]
 
 
-def _peaks(names: Sequence[str], units: Sequence[_Unit], stays: Sequence[bool]) -> Iterator[tuple[int, str]]:
+def _peaks(chain: Sequence[Part], units: Sequence[_Unit], stays: Sequence[bool]) -> Iterator[tuple[int, str]]:
     """The most that lives while each unit runs, without weights, buffers, optimiser and images; and when that is."""
     old = later = sum(unit.weights for unit in units)  # gradients: of the step before, of units yet to go backward
     before = loose = 0  # saved by the units before; the input where nobody saves it
-    for name, unit, stay in zip(names, units, stays, strict=True):
+    for part, unit, stay in zip(chain, units, stays, strict=True):
         later -= unit.weights
-        yield old + before + loose + unit.forward, f"{name}, forward"
-        yield before + later + unit.backward, f"{name}, backward"
+        yield old + before + loose + unit.forward, f"{part.name}, forward"
+        yield before + later + unit.backward, f"{part.name}, backward"
         before += unit.inner + stay * unit.out
         loose = 0 if stay else unit.out
     yield old, "optimiser"
 
 
-def _inference(names: Sequence[str], units: Sequence[_Unit]) -> Iterator[int]:
+def _inference(chain: Sequence[Part], units: Sequence[_Unit]) -> Iterator[int]:
     """The same in eval mode under no_grad: a unit, its input, its stage's input, the copies of weights so far."""
     copies = entered = before = 0
-    for name, unit in zip(names, units, strict=True):
-        held = entered if "." in name and not name.endswith(".0") else 0
-        entered = entered if held else before
+    stage = ""
+    for part, unit in zip(chain, units, strict=True):
+        held = entered if part.block and part.stage == stage else 0
+        entered, stage = entered if held else before, part.stage
         yield copies + held + before + unit.inference
         copies, before = copies + unit.copies, _size([unit.output])
 
@@ -311,8 +315,7 @@ def _on_cuda(spec: NetSpec, batch: int, optimizer: str, precision: str) -> int:
     try:
         train_twice(spec, batch, "cuda", optimizer, precision)
     except torch.OutOfMemoryError as error:
-        text = f"The step did not fit: {error} Received batch {batch}. Choose a smaller one."
-        raise Refused(text) from None
+        raise Refused(f"The step did not fit: {error}", f"batch {batch}", "a smaller one") from None
     return torch.cuda.max_memory_allocated() - before
 
 

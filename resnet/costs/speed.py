@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from resnet.costs.profiler import FLOPS_PER_MAC, Row, profile, stage_of
+from resnet.costs.profiler import FLOPS_PER_MAC, profile
+from resnet.costs.recorder import Row
 from resnet.devices import DTYPES, autocast, wait
-from resnet.errors import Refused
-from resnet.nets.model import build, memory_format
+from resnet.errors import Refused, choose
+from resnet.limits import MAX_BATCH
+from resnet.nets.model import ResNet, build, memory_format
 from resnet.nets.spec import NetSpec
 
 WARM_UP = 2  # runs: the first ones choose kernels and fill caches
@@ -69,11 +71,9 @@ class Ceilings:
 
 
 def _check(batch: int, device: str, precision: str, seconds: float) -> None:
-    if type(batch) is not int or not 1 <= batch <= 65_536:
-        raise Refused("A batch is a whole number of images.", repr(batch), "1 to 65,536")
-    if precision not in DTYPES:
-        known = ", ".join(DTYPES)
-        raise Refused("The precision must be one this program knows.", repr(precision), known)
+    if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
+        raise Refused("A batch is a whole number of images.", repr(batch), f"1 to {MAX_BATCH:,}")
+    choose("precision", precision, DTYPES)
     if type(seconds) not in (int, float) or not 0 < seconds <= MAX_SECONDS:
         raise Refused("A time is in seconds.", repr(seconds), f"above 0, up to {MAX_SECONDS:g}")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -152,9 +152,9 @@ def traffic(rows: list[Row], batch: int, precision: str = "fp32") -> int:
     return moved
 
 
-def _by_stage(model: nn.Module) -> dict[str, nn.Sequential]:
+def _by_stage(model: ResNet) -> dict[str, nn.Sequential]:
     """The net's children, in order, as one chain per stage."""
-    groups = groupby(model.named_children(), key=lambda item: stage_of(item[0]))
+    groups = groupby(model.named_children(), key=lambda item: model.stages[item[0]])
     return {stage: nn.Sequential(*(child for _, child in group)) for stage, group in groups}
 
 
@@ -170,7 +170,8 @@ def rooflines(
     _check(batch, device, precision, seconds)
     end = time.perf_counter() + seconds
     limits = limits or ceilings(device, precision, min(1.0, seconds / 4))
-    model, images = _place(build(spec, device=device), spec.input_shape, batch, device)
+    model = build(spec, device=device)
+    _, images = _place(model, spec.input_shape, batch, device)
     stages, rows = _by_stage(model), profile(spec).rows
     times: dict[str, list[float]] = {stage: [] for stage in stages}
     for run in range(-WARM_UP, 10**9):
@@ -199,12 +200,3 @@ def _table(
     frame["bound"] = frame.intensity.map(limits.bound)
     frame["fraction"] = frame.achieved / frame.bound
     return frame
-
-
-def roofline(
-    spec: NetSpec, batch: int = 1, device: str = "cpu", precision: str = "fp32", seconds: float = 5.0,
-    limits: Ceilings | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """The last of `rooflines`."""
-    *_, last = rooflines(spec, batch, device, precision, seconds, limits)
-    return last

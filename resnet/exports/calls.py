@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
+from resnet.nets.blocks import BLOCKS
 from resnet.nets.spec import NetSpec
 
 _R18, _R34, _R50, _R101, _R152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
@@ -28,7 +29,7 @@ _D: dict[str, object] = {**_C, "avg_down": True}
 _V2_D: dict[str, object] = {"stem_type": "deep", "avg_down": True}
 _SE: dict[str, object] = {"block_args": {"attn_layer": "se"}}
 
-# timm's names: block, and what the name says beside timm's defaults.
+# timm's names: block, and how the net differs from timm's defaults.
 _TIMM: dict[str, tuple[str, dict[str, object]]] = {
     "resnet18": ("basic", {"layers": _R18}),
     "resnet18d": ("basic", {"layers": _R18, **_D}),
@@ -107,7 +108,7 @@ def _common_rules(spec: NetSpec, library: str) -> Iterator[tuple[bool, str]]:
     yield spec.skip_init, f"{library} has no SkipInit."
     yield len(spec.stages) != 4, f"{library}'s nets have four stages; this one has {len(spec.stages)}."
     yield spec.stem_width != 64, f"{library}'s stems have 64 channels; this one has {spec.stem_width}."
-    v1 = spec.stride_on == "1x1" and "bottleneck" in spec.block and any(s.stride > 1 for s in spec.stages)
+    v1 = spec.stride_on == "1x1" and BLOCKS[spec.block].bottleneck and any(s.stride > 1 for s in spec.stages)
     yield v1, f"{library}'s bottlenecks stride on the 3x3; this net strides on the first 1x1."
 
 
@@ -122,7 +123,7 @@ def torchvision_reason(spec: NetSpec) -> str:
 def _torchvision_rules(spec: NetSpec) -> Iterator[tuple[bool, str]]:
     yield from _common_rules(spec, "torchvision")
     yield spec.block not in ("basic", "bottleneck"), "torchvision has no pre-activation nets."
-    yield spec.activation != "relu", "torchvision's ResNets have ReLU alone."
+    yield spec.activation != "relu", "torchvision's ResNets have only ReLU."
     yield bool(spec.se), "torchvision's ResNets have no squeeze-and-excitation."
     yield spec.stochastic_depth > 0, "torchvision's ResNets have no stochastic depth."
     yield spec.in_channels != 3, f"torchvision's ResNets read 3 channels; this net reads {spec.in_channels}."
@@ -180,11 +181,11 @@ def _timm_rules(spec: NetSpec) -> Iterator[tuple[bool, str]]:
     yield set(spec.shortcuts) not in ({"B"}, {"D"}), "timm's ResNets have shortcut B or D, the same in every stage."
     dilated, strides = _dilated(spec), "timm's stages stride by 1, 2, 2, 2, or at the end dilate by 2 instead."
     yield dilated is None or sorted(dilated) != dilated or sum(dilated) > 2, strides
-    yield bool(any(dilated or []) and "D" in spec.shortcuts), "With dilation, timm's shortcut D is another one."
+    yield bool(any(dilated or []) and "D" in spec.shortcuts), "With dilation, timm's shortcut D is different."
     yield spec.norm == "group" and not _groups_of_32(spec), "timm's group norm has 32 groups everywhere."
     yield bool(spec.se) and spec.activation != "relu", "timm's squeeze-and-excitation has ReLU."
     yield bool(spec.se) and not _squeeze_divisor(spec), "timm rounds the squeezed channels to another number."
-    if "preact" in spec.block:
+    if BLOCKS[spec.block].preact:
         yield from _timm_preact_rules(spec)
 
 
@@ -241,20 +242,20 @@ def timm_call(spec: NetSpec) -> str:
 
 
 def _timm_net(spec: NetSpec) -> dict[str, object]:
-    """What one of timm's names may say already."""
+    """What one of timm's names may stand for."""
     net: dict[str, object] = {"layers": _blocks(spec)}
     net |= {"cardinality": spec.cardinality} if spec.cardinality != 1 else {}
     net |= {"base_width": spec.base_width} if spec.base_width != 64 else {}
     if spec.stem == "deep":
-        net |= {"stem_type": "deep"} if "preact" in spec.block else _C
+        net |= {"stem_type": "deep"} if BLOCKS[spec.block].preact else _C
     net |= {"avg_down": True} if "D" in spec.shortcuts else {}
     net |= {"norm_layer": "groupnorm"} if spec.norm == "group" else {}
     return net | ({"block_args": {"attn_layer": "se" if _squeeze_divisor(spec) == 8 else spec.se}} if spec.se else {})
 
 
 def _timm_options(spec: NetSpec) -> dict[str, object]:
-    """What no name says."""
-    preact = "preact" in spec.block
+    """What no name stands for."""
+    preact = BLOCKS[spec.block].preact
     options: dict[str, object] = {}
     if _widths(spec) != _WIDTHS:
         options["channels"] = tuple(width * (spec.expansion if preact else 1) for width in _widths(spec))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from resnet.exports.plan import (
+    NORM_LAYERS,
     Conv,
     block_arguments,
     convs,
@@ -23,9 +24,11 @@ from resnet.exports.plan import (
     stage_columns,
     stage_kinds,
     stage_table,
+    stem_layers,
 )
 from resnet.nets.blocks import BLOCKS
-from resnet.nets.model import block_plans, parts
+from resnet.nets.kinds import STEMS
+from resnet.nets.model import block_plans
 from resnet.nets.spec import NetSpec
 
 _NORM_RULE = '''def norm(x, name, gamma="ones"):
@@ -67,7 +70,7 @@ def keras_source(spec: NetSpec) -> str:
 
 
 def _uses_ops(spec: NetSpec) -> bool:
-    return "A" in stage_kinds(spec) or any(name == "maxpool" for name, _ in parts(spec))
+    return "A" in stage_kinds(spec) or STEMS[spec.stem].pool
 
 
 def _moving_statistics(spec: NetSpec) -> int:
@@ -102,7 +105,7 @@ def _helpers(spec: NetSpec) -> Iterator[str]:
     yield _conv_helper(spec)
     if spec.norm != "none":
         yield _norm_helper(spec)
-    if any(name == "maxpool" for name, _ in parts(spec)):
+    if STEMS[spec.stem].pool:
         yield _max_pool(spec)
     if "A" in stage_kinds(spec):
         yield _zero_pad(spec)
@@ -115,8 +118,8 @@ def _helpers(spec: NetSpec) -> Iterator[str]:
 
 
 def _stride_meets_dilation(spec: NetSpec) -> bool:
-    return any(plan.stride > 1 and plan.first_dilation > 1 for _, plan in block_plans(spec)) and (
-        "bottleneck" not in spec.block or spec.stride_on == "3x3"
+    return any(plan.stride > 1 and plan.first_dilation > 1 for *_, plan in block_plans(spec)) and (
+        not BLOCKS[spec.block].bottleneck or spec.stride_on == "3x3"
     )
 
 
@@ -187,7 +190,7 @@ def _zero_pad(spec: NetSpec) -> str:
 def _mean_rest(spec: NetSpec) -> bool:
     """Whether a shortcut of kind D takes means over a side that its stride does not divide."""
     sides = [row.out_shape[1:] for row in costs(spec).rows if row.stage == "stem"][-1]
-    for _, plan in block_plans(spec):
+    for *_, plan in block_plans(spec):
         if plan.shortcut == "D" and any(side % plan.stride for side in sides):
             return True
         sides = tuple(-(-side // plan.stride) for side in sides)
@@ -334,17 +337,15 @@ def _shortcut(spec: NetSpec, x: str) -> Iterator[str]:
 
 
 def _stem(spec: NetSpec) -> Iterator[str]:
-    for name, part in parts(spec):
-        if not isinstance(part, nn.Module):
-            return
-        if isinstance(part, nn.Conv2d | nn.Conv3d):
-            yield from _stem_conv(spec, name, part)
-        elif isinstance(part, nn.MaxPool2d | nn.MaxPool3d):
+    for name, module in stem_layers(spec).items():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            yield from _stem_conv(spec, name, module)
+        elif isinstance(module, nn.MaxPool2d | nn.MaxPool3d):
             yield "x = max_pool(x)"
-        elif name.startswith("act"):
-            yield f"x = {_act(spec)}(x)"
-        elif not isinstance(part, nn.Identity):
+        elif isinstance(module, NORM_LAYERS):
             yield f'x = norm(x, "{name}")'
+        else:
+            yield f"x = {_act(spec)}(x)"
 
 
 def _stem_conv(spec: NetSpec, name: str, conv: nn.Conv2d | nn.Conv3d) -> Iterator[str]:

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
-from resnet.costs.profiler import Profile, profile, shape_text
-from resnet.nets.model import block_plans, build
+from resnet.costs.profiler import Profile, profile
+from resnet.costs.recorder import shape_text
+from resnet.nets.blocks import BLOCKS
+from resnet.nets.model import block_plans, build, parts
 from resnet.nets.spec import NetSpec
 
 # What the writers of source know: an entry that is new in blocks.py comes here when they have learnt it.
@@ -17,6 +20,7 @@ _WRITTEN: dict[str, tuple[str, ...]] = {
     "norm": ("batch", "group", "none"),
     "activation": ("relu", "gelu", "silu"),
 }
+NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 
 
 class Conv(NamedTuple):
@@ -40,7 +44,7 @@ def source_reason(spec: NetSpec) -> str:
 def convs(spec: NetSpec) -> list[Conv]:
     """The branch's convolutions in order; they are called conv1, conv2, ..."""
     first, dilation = dilation_names(spec)
-    if "bottleneck" not in spec.block:
+    if not BLOCKS[spec.block].bottleneck:
         return [Conv("c_in", "width", 3, "stride", first, 1), Conv("width", "width", 3, "1", dilation, 1)]
     inner = "inner" if inner_width(spec) else "width"
     outer, middle = ("stride", "1") if spec.stride_on == "1x1" else ("1", "stride")
@@ -55,7 +59,7 @@ def dilation_names(spec: NetSpec) -> tuple[str, str]:
     """Of a block's first wide convolution and of the others: "1" where the net has no dilation."""
     if all(stage.dilation == 1 for stage in spec.stages):
         return "1", "1"
-    return ("dilation", "1") if "bottleneck" in spec.block else ("first", "dilation")
+    return ("dilation", "1") if BLOCKS[spec.block].bottleneck else ("first", "dilation")
 
 
 def inner_width(spec: NetSpec) -> str:
@@ -77,9 +81,9 @@ def stage_kinds(spec: NetSpec) -> tuple[str, ...]:
 
     Such a stage takes another stage's A, B or D, which is the identity there too, so that fewer kinds are left.
     """
-    changing = {name.split(".")[0] for name, plan in block_plans(spec) if not plan.keeps_shape}
-    named = [(f"layer{index}", kind) for index, kind in enumerate(spec.shortcuts, 1)]
-    kinds = [kind if kind in ("C", "none") or layer in changing else "identity" for layer, kind in named]
+    changing = {stage for stage, _, plan in block_plans(spec) if not plan.keeps_shape}
+    numbered = enumerate(spec.shortcuts, 1)
+    kinds = [kind if kind in ("C", "none") or stage in changing else "identity" for stage, kind in numbered]
     other = next((kind for kind in kinds if kind in ("A", "B", "D")), "identity")
     return tuple(other if kind == "identity" else kind for kind in kinds)
 
@@ -97,7 +101,7 @@ def shortcut_cases(spec: NetSpec, c_in: str) -> Iterator[tuple[str, str]]:
 
 
 def has_drop(spec: NetSpec) -> bool:
-    return any(plan.drop for _, plan in block_plans(spec))
+    return any(plan.drop for *_, plan in block_plans(spec))
 
 
 def squeezed(spec: NetSpec) -> str:
@@ -155,11 +159,17 @@ def costs(spec: NetSpec) -> Profile:
     return profile(spec)
 
 
+def stem_layers(spec: NetSpec) -> dict[str, nn.Module]:
+    """The stem's layers by name, on the meta device; a norm that is none is left out."""
+    with torch.device("meta"):
+        stem = {part.name: part.build() for part in parts(spec) if part.stage == "stem"}
+    return {name: layer for name, layer in stem.items() if not isinstance(layer, nn.Identity)}
+
+
 @lru_cache(maxsize=4)
 def norms(spec: NetSpec) -> tuple[nn.Module, ...]:
     """The net's norm layers, on the meta device."""
-    kinds = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
-    return tuple(module for module in build(spec, device="meta").modules() if isinstance(module, kinds))
+    return tuple(module for module in build(spec, device="meta").modules() if isinstance(module, NORM_LAYERS))
 
 
 def group_counts(spec: NetSpec) -> set[int]:

@@ -20,10 +20,10 @@ from resnet.exports.plan import (
     stage_columns,
     stage_kinds,
     stage_table,
+    stem_layers,
 )
 from resnet.nets.blocks import BLOCKS
 from resnet.nets.layers import ACTIVATIONS
-from resnet.nets.model import parts
 from resnet.nets.spec import NetSpec
 
 _NORM_RULE = '''def norm(channels: int) -> nn.GroupNorm:
@@ -151,7 +151,7 @@ def _block(spec: NetSpec) -> str:
     preact = BLOCKS[spec.block].preact
     kernels = ", ".join("x".join([str(conv.kernel)] * spec.dims) for conv in convs(spec))
     with_each = "an activation" if spec.norm == "none" else "norm and activation"
-    doc = f"Convolutions of {kernels}, each with {with_each} {'before' if preact else 'behind'} it."
+    doc = f"Convolutions of {kernels}, each with {with_each} {'before' if preact else 'after'} it."
     arguments = {"c_in": "int", "width": "int", "stride": "int"}
     arguments |= {name: kind for name, (kind, _) in block_arguments(spec).items()}
     init = [*_widths(spec), *_layers(spec), *_tail_layers(spec), *_shortcut(spec)]
@@ -286,11 +286,8 @@ def _short(sizes: Iterable[object]) -> str:
 
 
 def _stem(spec: NetSpec) -> Iterator[str]:
-    for name, part in parts(spec):
-        if not isinstance(part, nn.Module):
-            return
-        if not isinstance(part, nn.Identity):
-            yield f"self.{name} = {_constructor(part)}"
+    for name, layer in stem_layers(spec).items():
+        yield f"self.{name} = {_constructor(layer)}"
 
 
 def _stage_loop(spec: NetSpec) -> Iterator[str]:

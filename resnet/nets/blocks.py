@@ -43,6 +43,15 @@ class BlockPlan:
         return (self.c_in, self.stride) == (self.c_out, 1)
 
     @property
+    def shortcut_kind(self) -> str:
+        """What the shortcut is in this very block: "identity", "A", "B", "C", "D", or "" where there is none."""
+        if self.shortcut == "none":
+            return ""
+        if self.shortcut != "C" and self.keeps_shape:
+            return "identity"
+        return "B" if self.shortcut == "D" and self.stride == 1 else self.shortcut  # without a stride D has no pool
+
+    @property
     def inner(self) -> int:
         """Channels inside a bottleneck: width x base_width / 64 x cardinality (arXiv 1611.05431, 1605.07146)."""
         return int(self.width * self.base_width / 64) * self.cardinality
@@ -77,7 +86,7 @@ class ZeroPad(nn.Module):
 
 def _projection(plan: BlockPlan, normed: bool, stride: int) -> list[nn.Module]:
     conv = plan.layers.conv(plan.c_in, plan.c_out, 1, stride)
-    return [conv, plan.layers.bn(plan.c_out)] if normed else [conv]
+    return [conv, plan.layers.norm(plan.c_out)] if normed else [conv]
 
 
 def zero_pad(plan: BlockPlan, normed: bool) -> nn.Module:
@@ -128,6 +137,7 @@ class Block(nn.Module):
 
     convs: int
     expansion: int
+    bottleneck: bool
     preact = False  # norm and activation stand before each convolution
     last_conv: str
     last_norm = ""  # of the branch; "" where it ends in a convolution
@@ -135,7 +145,7 @@ class Block(nn.Module):
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__()
-        self.keeps_shape = plan.keeps_shape
+        self.keeps_shape, self.shortcut_kind = plan.keeps_shape, plan.shortcut_kind
         self.downsample = SHORTCUTS[plan.shortcut](plan, not self.preact)
         if self.downsample is not None:
             self.add = Add()
@@ -146,6 +156,13 @@ class Block(nn.Module):
         self.se = SqueezeExcitation(plan.c_out, plan.se, plan.layers) if plan.se else nn.Identity()
         self.alpha = SkipInit() if plan.skip_init else nn.Identity()
         self.drop = StochasticDepth(plan.drop) if plan.drop else nn.Identity()
+
+    @classmethod
+    def role(cls, name: str) -> str:
+        """Of a module inside by its name: "branch", "se" (at the branch's end), "shortcut", or "sum" (and after it)."""
+        member = name.partition(".")[0]
+        known = {"downsample": "shortcut", "se": "se", "add": "sum", cls.last_act: "sum"}
+        return known.get(member, "branch")
 
     @property
     def mode(self) -> str:
@@ -190,17 +207,17 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """Two 3x3 convolutions (He 2015, Fig. 5 left); the first one strides."""
 
-    convs, expansion = BLOCK_KINDS["basic"]
+    convs, expansion, bottleneck = BLOCK_KINDS["basic"]
     last_conv, last_norm, last_act = "conv2", "bn2", "act2"
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
         make, width = plan.layers, plan.width
         self.conv1 = make.conv(plan.c_in, width, 3, plan.stride, plan.first_dilation)
-        self.bn1 = make.bn(width)
+        self.bn1 = make.norm(width)
         self.act1 = make.act()
         self.conv2 = make.conv(width, width, 3, 1, plan.dilation)
-        self.bn2 = make.bn(width)
+        self.bn2 = make.norm(width)
         self._finish(plan)
         self.act2 = make.act()
 
@@ -215,7 +232,7 @@ class Bottleneck(Block):
     stride_on "1x1" is the paper's v1; "3x3" is v1.5, which torchvision builds.
     """
 
-    convs, expansion = BLOCK_KINDS["bottleneck"]
+    convs, expansion, bottleneck = BLOCK_KINDS["bottleneck"]
     last_conv, last_norm, last_act = "conv3", "bn3", "act3"
 
     def __init__(self, plan: BlockPlan) -> None:
@@ -223,13 +240,13 @@ class Bottleneck(Block):
         make, inner = plan.layers, plan.inner
         first, second = (plan.stride, 1) if plan.stride_on == "1x1" else (1, plan.stride)
         self.conv1 = make.conv(plan.c_in, inner, 1, first)
-        self.bn1 = make.bn(inner)
+        self.bn1 = make.norm(inner)
         self.act1 = make.act()
         self.conv2 = make.conv(inner, inner, 3, second, plan.first_dilation, plan.cardinality)
-        self.bn2 = make.bn(inner)
+        self.bn2 = make.norm(inner)
         self.act2 = make.act()
         self.conv3 = make.conv(inner, plan.c_out, 1)
-        self.bn3 = make.bn(plan.c_out)
+        self.bn3 = make.norm(plan.c_out)
         self._finish(plan)
         self.act3 = make.act()
 
@@ -247,7 +264,7 @@ class PreActivation(Block):
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
         # Without a norm the activation would read the very tensor that the shortcut passes on.
-        self.bn1 = Copy() if plan.layers.norm == "none" else plan.layers.bn(plan.c_in)
+        self.bn1 = Copy() if plan.layers.norm_kind == "none" else plan.layers.norm(plan.c_in)
         self.act1 = plan.layers.act()
 
     def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,14 +275,14 @@ class PreActivation(Block):
 class PreActBasicBlock(PreActivation):
     """norm, act, 3x3, norm, act, 3x3."""
 
-    convs, expansion = BLOCK_KINDS["preact-basic"]
+    convs, expansion, bottleneck = BLOCK_KINDS["preact-basic"]
     last_conv = "conv2"
 
     def __init__(self, plan: BlockPlan) -> None:
         super().__init__(plan)
         make, width = plan.layers, plan.width
         self.conv1 = make.conv(plan.c_in, width, 3, plan.stride, plan.first_dilation)
-        self.bn2 = make.bn(width)
+        self.bn2 = make.norm(width)
         self.act2 = make.act()
         self.conv2 = make.conv(width, width, 3, 1, plan.dilation)
         self._finish(plan)
@@ -278,7 +295,7 @@ class PreActBasicBlock(PreActivation):
 class PreActBottleneck(PreActivation):
     """norm, act, 1x1, norm, act, 3x3, norm, act, 1x1."""
 
-    convs, expansion = BLOCK_KINDS["preact-bottleneck"]
+    convs, expansion, bottleneck = BLOCK_KINDS["preact-bottleneck"]
     last_conv = "conv3"
 
     def __init__(self, plan: BlockPlan) -> None:
@@ -286,10 +303,10 @@ class PreActBottleneck(PreActivation):
         make, inner = plan.layers, plan.inner
         first, second = (plan.stride, 1) if plan.stride_on == "1x1" else (1, plan.stride)
         self.conv1 = make.conv(plan.c_in, inner, 1, first)
-        self.bn2 = make.bn(inner)
+        self.bn2 = make.norm(inner)
         self.act2 = make.act()
         self.conv2 = make.conv(inner, inner, 3, second, plan.first_dilation, plan.cardinality)
-        self.bn3 = make.bn(inner)
+        self.bn3 = make.norm(inner)
         self.act3 = make.act()
         self.conv3 = make.conv(inner, plan.c_out, 1)
         self._finish(plan)

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 class BlockKind(NamedTuple):
     convs: int  # weight layers on the branch
     expansion: int  # output channels / width
+    bottleneck: bool  # its 3x3 has a width of its own, and groups
 
 
 BLOCK_KINDS = {
-    "basic": BlockKind(2, 1),
-    "bottleneck": BlockKind(3, 4),
-    "preact-basic": BlockKind(2, 1),
-    "preact-bottleneck": BlockKind(3, 4),
+    "basic": BlockKind(2, 1, False),
+    "bottleneck": BlockKind(3, 4, True),
+    "preact-basic": BlockKind(2, 1, False),
+    "preact-bottleneck": BlockKind(3, 4, True),
 }
 SHORTCUT_KINDS = ("A", "B", "C", "D", "none")
 NORM_KINDS = ("batch", "group", "none")
@@ -45,7 +46,7 @@ class Stem:
             c_out, last = max(1, int(width * share)), index == len(self.convs)
             named[f"conv{index}"] = layers.conv(c_in, c_out, kernel, stride)
             if not (last and preact):
-                named[f"bn{index}"] = layers.bn(c_out)
+                named[f"bn{index}"] = layers.norm(c_out)
                 named["act" if last else f"act{index}"] = layers.act()
             c_in = c_out
         return named | ({"maxpool": layers.max_pool()} if self.pool else {})

@@ -30,7 +30,7 @@ class Layers:
     """What a net's layers are made of: 2 dimensions for images, 3 for clips and volumes; a norm, an activation."""
 
     dims: int = 2
-    norm: str = "batch"
+    norm_kind: str = "batch"
     activation: str = "relu"
 
     def conv(
@@ -41,12 +41,11 @@ class Layers:
         sizes = (kernel,) * self.dims if isinstance(kernel, int) else kernel
         padding = tuple(dilation * (size // 2) for size in sizes)
         return _CONVS[self.dims](
-            c_in, c_out, sizes, stride, padding, dilation, groups, bias=self.norm == "none"  # type: ignore[arg-type]
+            c_in, c_out, sizes, stride, padding, dilation, groups, bias=self.norm_kind == "none"  # type: ignore[arg-type]
         )  # fmt: skip
 
-    def bn(self, channels: int) -> nn.Module:
-        """The norm, whichever it is, under torchvision's name."""
-        return NORMS[self.norm](channels, self.dims)
+    def norm(self, channels: int) -> nn.Module:
+        return NORMS[self.norm_kind](channels, self.dims)
 
     def act(self) -> nn.Module:
         return ACTIVATIONS[self.activation]()
@@ -71,7 +70,7 @@ class Add(nn.Module):
 
 
 class Copy(nn.Module):
-    """The input as a tensor of its own, so that what follows hears of no gradient but its own."""
+    """The input as a tensor of its own, so that hooks on what follows see its own gradient only."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 1.0

@@ -1,8 +1,8 @@
 """Build the net that a spec describes, with torchvision's parameter names."""
 
 import math
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Hashable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,26 +13,55 @@ from resnet.nets.layers import Layers, SkipInit
 from resnet.nets.spec import NetSpec
 
 _CONV = nn.modules.conv._ConvNd
+_FEATURES = {"flatten": "pre_logits", "fc": "logits"}  # of the head's layers
 
 
-def parts(spec: NetSpec) -> Iterator[tuple[str, BlockPlan | nn.Module]]:
-    """The net as a chain, input to output: names with the modules of stem and head, and the plans of the blocks."""
+class Part(NamedTuple):
+    """A link of the chain that a net is: its name there, its stage (stem, stage1..stageN, head), and how it is made."""
+
+    name: str
+    stage: str
+    made: BlockPlan | nn.Module
+
+    @property
+    def block(self) -> str:
+        """The block's name, "" for a layer of stem or head."""
+        return self.name if isinstance(self.made, BlockPlan) else ""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for parts whose layers and costs are equal."""
+        return self.made.key if isinstance(self.made, BlockPlan) else repr(self.made)
+
+    def build(self) -> nn.Module:
+        return self.made.build() if isinstance(self.made, BlockPlan) else self.made
+
+
+def parts(spec: NetSpec) -> Iterator[Part]:
+    """The net as a chain, input to output: the modules of stem and head, and the plans of the blocks."""
     make, preact = Layers(spec.dims, spec.norm, spec.activation), BLOCKS[spec.block].preact
-    yield from STEMS[spec.stem].build(spec.in_channels, spec.stem_width, make, preact).items()
+    for name, module in STEMS[spec.stem].build(spec.in_channels, spec.stem_width, make, preact).items():
+        yield Part(name, "stem", module)
     c_in = spec.stem_width
-    for name, plan in block_plans(spec):
+    for stage, position, plan in block_plans(spec):
         c_in = plan.c_out
-        yield name, plan
+        yield Part(f"layer{stage}.{position}", f"stage{stage}", plan)
     if preact:
-        yield "bn_last", make.bn(c_in)
-        yield "act_last", make.act()
-    yield "avgpool", make.global_pool()
-    yield "flatten", nn.Flatten()
-    yield "fc", nn.Linear(c_in, spec.classes)
+        yield Part("bn_last", "head", make.norm(c_in))
+        yield Part("act_last", "head", make.act())
+    yield Part("avgpool", "head", make.global_pool())
+    yield Part("flatten", "head", nn.Flatten())
+    yield Part("fc", "head", nn.Linear(c_in, spec.classes))
 
 
-def block_plans(spec: NetSpec) -> Iterator[tuple[str, BlockPlan]]:
-    """Every block's name (layer1.0, ...) and plan; drop rates grow linearly with depth (arXiv 1603.09382)."""
+def stage_names(spec: NetSpec) -> dict[str, str]:
+    """The stage of each of the net's children by name, as {"conv1": "stem", "layer1": "stage1", "fc": "head"}."""
+    with torch.device("meta"):
+        return {part.name.partition(".")[0]: part.stage for part in parts(spec)}
+
+
+def block_plans(spec: NetSpec) -> Iterator[tuple[int, int, BlockPlan]]:
+    """Every block's stage, from 1, position in it, and plan; drop rates grow linearly with depth (arXiv 1603.09382)."""
     c_in, dilation, done, total = spec.stem_width, 1, 0, sum(stage.blocks for stage in spec.stages)
     for index, stage in enumerate(spec.stages, 1):
         for position in range(stage.blocks):
@@ -52,7 +81,7 @@ def block_plans(spec: NetSpec) -> Iterator[tuple[str, BlockPlan]]:
                 drop=spec.stochastic_depth * done / max(1, total - 1),
                 layers=Layers(spec.dims, spec.norm, spec.activation),
             )
-            yield f"layer{index}.{position}", plan
+            yield index, position, plan
             c_in, dilation, done = plan.c_out, stage.dilation, done + 1
 
 
@@ -64,27 +93,26 @@ class ResNet(nn.Sequential):
     def __init__(self, spec: NetSpec) -> None:
         super().__init__()
         self.spec = spec
-        for name, part in parts(spec):
-            if isinstance(part, nn.Module):
-                self.add_module(name, part)
-                continue
-            stage, _ = name.split(".")
-            if stage not in self._modules:
-                self.add_module(stage, nn.Sequential())
-            self.get_submodule(stage).append(part.build())  # type: ignore[operator]
+        self.stages: dict[str, str] = {}  # of the children, by name
+        for part in parts(spec):
+            child, dot, _ = part.name.partition(".")
+            if dot and child not in self.stages:
+                self.add_module(child, nn.Sequential())
+            self.stages[child] = part.stage
+            if dot:
+                self.get_submodule(child).append(part.build())  # type: ignore[operator]
+            else:
+                self.add_module(child, part.build())
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """The named intermediates: stem, stage1..stageN (N, C, H, W), pre_logits (N, C), logits (N, classes)."""
-        children = list(self.named_children())
         named = {}
-        for (name, module), (following, _) in pairwise([*children, ("", nn.Identity())]):
+        for name, module in self.named_children():
             x = module(x)
-            if following == "layer1":
-                named["stem"] = x
-            elif name.startswith("layer"):
-                named[name.replace("layer", "stage")] = x
-            elif name in ("flatten", "fc"):
-                named[{"flatten": "pre_logits", "fc": "logits"}[name]] = x
+            if self.stages[name] != "head":
+                named[self.stages[name]] = x
+            elif name in _FEATURES:
+                named[_FEATURES[name]] = x
         return named
 
 
@@ -95,9 +123,15 @@ def blocks(model: nn.Module) -> dict[str, Block]:
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Convolutions and linear layers on the main path by name, input to output: a net's depth counts these."""
-    kinds = (_CONV, nn.Linear)
-    found = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-    return {name: module for name, module in found.items() if ".downsample" not in name and ".se." not in name}
+    aside = _members(model, "shortcut", "se")
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, _CONV | nn.Linear)}
+    return {name: layer for name, layer in layers.items() if layer not in aside}
+
+
+def _members(model: nn.Module, *roles: str) -> set[nn.Module]:
+    """The modules inside the blocks that have one of these roles."""
+    inside = ((block.role(name), module) for block in blocks(model).values() for name, module in block.named_modules())
+    return {module for role, module in inside if role in roles}
 
 
 def memory_format(model: nn.Module) -> torch.memory_format:
@@ -135,7 +169,8 @@ def initialise(model: ResNet, seed: int) -> None:
     shortcuts out changes no other weight.
     """
     generator = torch.Generator().manual_seed(seed)
-    for _, module in sorted(model.named_modules(), key=lambda item: ".downsample" in item[0]):
+    shortcuts = _members(model, "shortcut")
+    for module in sorted(model.modules(), key=shortcuts.__contains__):
         if isinstance(module, _CONV):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):

@@ -121,7 +121,7 @@ class NetSpec:
             _check_switch(name, getattr(self, name))
         chance = self.stochastic_depth
         if type(chance) not in (int, float) or not 0 <= chance <= 0.9:
-            raise SpecError("stochastic_depth", "Stochastic depth is a chance.", chance, "0 to 0.9")
+            raise SpecError("stochastic_depth", "Stochastic depth is a probability.", chance, "0 to 0.9")
         self._check_stages()
         self._check_branches()
         if self.dims not in STEMS[self.stem].dims:
@@ -129,7 +129,9 @@ class NetSpec:
             raise SpecError("stem", rule, f"{self.frames} frames", "another stem, or 1 frame or more")
         self._check_pools()
         if self.se == 1:
-            raise SpecError("se", "Squeeze-and-excitation squeezes.", 1, "0 for none, or 2 to 64")
+            raise SpecError(
+                "se", "A squeeze-and-excitation divides the channels by 2 or more.", 1, "0 for none, or 2 to 64"
+            )
 
     def _check_stages(self) -> None:
         stages = self.stages
@@ -139,7 +141,9 @@ class NetSpec:
             raise SpecError("stages", "A net has 1 to 8 stages.", len(stages), "1 to 8")
         if sum(s.blocks for s in stages) > MAX_BLOCKS:
             total = sum(s.blocks for s in stages)
-            raise SpecError("stages", "The stages together may not be deeper.", total, f"up to {MAX_BLOCKS} blocks")
+            raise SpecError(
+                "stages", "All stages together have a limited number of blocks.", total, f"up to {MAX_BLOCKS} blocks"
+            )
         channels = [self.stem_width] + [s.width * self.expansion for s in stages]
         for kind, (before, after) in zip(self.shortcuts, pairwise(channels), strict=True):
             if kind == "A" and after < before:
@@ -161,7 +165,7 @@ class NetSpec:
     def _check_branches(self) -> None:
         grouped = {"cardinality": (self.cardinality, 1), "base_width": (self.base_width, 64)}
         for name, (value, usual) in grouped.items():
-            if value != usual and "bottleneck" not in self.block:
+            if value != usual and not BLOCK_KINDS[self.block].bottleneck:
                 rule = f"{_label(name)} belongs to a bottleneck's 3x3."
                 raise SpecError(name, rule, f"{value} with block {self.block}", f"{usual}, or block bottleneck")
         narrow = min(stage.width for stage in self.stages)
@@ -170,7 +174,7 @@ class NetSpec:
             raise SpecError("base_width", rule, f"{narrow} x {self.base_width} / 64", "a larger base width or width")
         for name in ("zero_init", "skip_init", "stochastic_depth"):
             if getattr(self, name) and "none" in self.shortcuts:
-                rule = f"{_label(name)} leaves a block its shortcut alone, so every stage must have one."
+                rule = f"{_label(name)} leaves some blocks only their shortcut, so every stage must have one."
                 raise SpecError(name, rule, "shortcut none", "another shortcut, or no " + name.replace("_", " "))
         if self.zero_init and self.skip_init:
             rule = "Zero init and skip init together would stop each other's gradients."
@@ -312,7 +316,7 @@ PRESETS["ResNet-50 OS8"] = with_output_stride(PRESETS["ResNet-50"], 8)
 
 
 def _sizeless(spec: NetSpec) -> NetSpec:
-    """The net with the largest input, and without what a name does not tell either: channels in, classes."""
+    """The net with the largest input, and without what is in no name either: channels in, classes."""
     largest = {name: INT_RANGES[name][1] for name in ("image_size", "frames")}
     frames = largest["frames"] if spec.frames else 0
     return dataclasses.replace(spec, in_channels=3, classes=10, image_size=largest["image_size"], frames=frames)

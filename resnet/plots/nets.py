@@ -8,19 +8,26 @@ import plotly.graph_objects as go
 
 from resnet.plots.theme import NEUTRAL, RESIDUAL, color, framed
 
-_ARCS: dict[str, dict[str, Any]] = {  # how each kind of shortcut is drawn: line, marker at the apex
-    "identity": {"line": {"color": RESIDUAL, "width": 2}, "symbol": None},
-    "zero-pad (option A)": {"line": {"color": "#0891b2", "width": 2, "dash": "dot"}, "symbol": "circle-open"},
-    "projection (option B, C)": {"line": {"color": "#7c3aed", "width": 3}, "symbol": "diamond"},
-    "average pool, projection (D)": {"line": {"color": "#be185d", "width": 3, "dash": "dash"}, "symbol": "square"},
-}
+_PROJECTION = {"line": {"color": "#7c3aed", "width": 3}, "symbol": "diamond"}
+_ARCS: dict[str, dict[str, Any]] = {  # by shortcut, how it is called and drawn: line, marker at the apex
+    "identity": {"title": "identity", "line": {"color": RESIDUAL, "width": 2}, "symbol": None},
+    "A": {
+        "title": "zero-pad (option A)", "line": {"color": "#0891b2", "width": 2, "dash": "dot"}, "symbol": "circle-open"
+    },
+    "B": {"title": "projection (option B)", **_PROJECTION},
+    "C": {"title": "projection (option C)", **_PROJECTION},
+    "D": {
+        "title": "average pool, projection (D)", "line": {"color": "#be185d", "width": 3, "dash": "dash"},
+        "symbol": "square",
+    },
+}  # fmt: skip
 
 
 def net_diagram(blocks: pd.DataFrame, plain: bool) -> go.Figure:
     """The net from left to right, a box per block as tall as its feature map, shortcuts as arcs over their blocks.
 
-    blocks: name, stage, out_shape, params, macs, side (pixels, 1 for the head), shortcut ("" for none), kernels,
-    times (how many equal blocks the box stands for). A box's point index is its row.
+    blocks: name, stage, out_shape, params, macs, side (pixels, 1 for the head), shortcut (identity, A, B, C, D, or ""
+    for none), kernels, times (how many equal blocks the box stands for). A box's point index is its row.
     """
     x = np.arange(len(blocks)) + blocks.stage.ne(blocks.stage.shift()).cumsum().to_numpy() * 0.7
     side = blocks.side.to_numpy(float)
@@ -54,7 +61,7 @@ def net_diagram(blocks: pd.DataFrame, plain: bool) -> go.Figure:
     for kind, style in _ARCS.items():
         chosen = np.flatnonzero(blocks.shortcut == kind)
         if len(chosen):
-            _add_arcs(figure, kind, style, x[chosen], tall[chosen])
+            _add_arcs(figure, style, x[chosen], tall[chosen])
     figure.update_xaxes(visible=False, fixedrange=True).update_yaxes(visible=False, range=[-1.7, 1.45], fixedrange=True)
     for stage, at in pd.Series(x).groupby(blocks.stage.to_numpy(), sort=False):
         last = blocks[blocks.stage == stage].iloc[-1]
@@ -64,23 +71,24 @@ def net_diagram(blocks: pd.DataFrame, plain: bool) -> go.Figure:
 
 
 def _box_text(row: dict[Any, Any]) -> str:
-    """What hovering over a box tells."""
+    """The text of a box's tooltip."""
     lines = [f"<b>{row['name']}</b>" + (f" and {row['times'] - 1} more like it, each:" if row["times"] > 1 else "")]
     lines += [f"convolutions {row['kernels']}"] if row["kernels"] else []
     lines += [f"output {row['out_shape']}", f"{row['params']:,} params", f"{row['macs']:,} MACs"]
-    return "<br>".join(lines + ([f"shortcut: {row['shortcut']}"] if row["shortcut"] else []))
+    lines += [f"shortcut: {_ARCS[row['shortcut']]['title']}"] if row["shortcut"] else []
+    return "<br>".join(lines)
 
 
-def _add_arcs(figure: go.Figure, kind: str, style: dict[str, Any], x: np.ndarray, tall: np.ndarray) -> None:
+def _add_arcs(figure: go.Figure, style: dict[str, Any], x: np.ndarray, tall: np.ndarray) -> None:
     """One trace of half ellipses from before each box to after it, and one of marks at their tops."""
     t = np.linspace(0, np.pi, 13)
     top = tall / 2 + 0.35
     xs = np.c_[x[:, None] - 0.5 * np.cos(t), np.full(len(x), np.nan)].ravel()
     ys = np.c_[top[:, None] * np.sin(t) ** 0.7, np.full(len(x), np.nan)].ravel()
-    line = style["line"]
-    figure.add_scatter(x=xs, y=ys, mode="lines", line=line, name=kind, hoverinfo="skip", legendgroup=kind)
+    title, line = style["title"], style["line"]
+    figure.add_scatter(x=xs, y=ys, mode="lines", line=line, name=title, hoverinfo="skip", legendgroup=title)
     if style["symbol"]:
         marker = {"symbol": style["symbol"], "size": 9, "color": line["color"], "line": {"width": 2}}
         figure.add_scatter(
-            x=x, y=top, mode="markers", marker=marker, name=kind, legendgroup=kind, showlegend=False, hoverinfo="skip"
+            x=x, y=top, mode="markers", marker=marker, name=title, legendgroup=title, showlegend=False, hoverinfo="skip"
         )

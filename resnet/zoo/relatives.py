@@ -1,4 +1,4 @@
-"""ResNet's forebears and heirs, from torchvision's own builders, profiled as our nets are."""
+"""Nets before and after ResNet, from torchvision's own builders, profiled as our nets are."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torchvision.models import WeightsEnum, get_model_builder, get_model_weights
 from torchvision.ops import StochasticDepth
 
-from resnet.costs.profiler import Profile, ProfileError, Row, profile_module
+from resnet.costs.profiler import Profile, ProfileError, profile_module
+from resnet.costs.recorder import Row
 from resnet.errors import Refused, choose
 
 MAX_SIZE = 4096  # pixels a side
@@ -158,7 +159,7 @@ def profile_relative(name: str, image_size: int | None = None, classes: int = 10
     """
     size = relative(name).image_size if image_size is None else image_size
     if type(size) is not int or not 1 <= size <= MAX_SIZE:
-        raise Refused("An image's side is a whole number of pixels.", repr(size), f"1 to {MAX_SIZE}")
+        raise Refused("An image's side is a whole number of pixels.", repr(size), f"1 to {MAX_SIZE:,}")
     return _profiled(name, size, classes)
 
 

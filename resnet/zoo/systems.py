@@ -18,7 +18,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from resnet.costs.profiler import Profile, Row, profile_module
+from resnet.costs.profiler import Profile, profile_module
+from resnet.costs.recorder import Row
 from resnet.errors import choose
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, SpecError, check_int, with_output_stride
@@ -177,10 +178,10 @@ def profile_system(
 ) -> Profile:
     """Profile a system for one square image, or clip, of image_size pixels a side.
 
-    A detector first scales every image: image_size is the side behind that, 800 as torchvision has it. Its box head
+    A detector first scales every image: image_size is the side after that, 800 as torchvision has it. Its box head
     runs `proposals` times and its mask head `detections` times, which the stage's name says: a row of theirs has the
     shape of one region and the costs of all. RoIAlign and the choice of boxes have no MACs and no row; no receptive
-    field is told behind an upsampling. torchvision publishes its GFLOPS for 1000 proposals, with no detection in
+    field is given after an upsampling. torchvision publishes its GFLOPS for 1000 proposals, with no detection in
     Mask R-CNN's first version and 100 in its second. Refused for an unknown name or a number out of range.
     """
     entry = system(name)
@@ -216,8 +217,8 @@ class _Dense(nn.Module):
 
 
 def _named(model: nn.Module, rows: Iterable[Row], parts: Iterable[tuple[str, str]]) -> Iterator[Row]:
-    """The rows under the stages of that system; a dilated convolution's kernel says its atrous rate."""
-    joined = False  # with what an upsampled map sees, which the profiler cannot tell
+    """The rows under the stages of that system; a dilated convolution's kernel is written with its atrous rate."""
+    joined = False  # with what an upsampled map sees, which the profiler does not know
     for row in rows:
         match, stage = next((m, stage) for pattern, stage in parts if (m := re.match(pattern, row.name)))
         joined = joined or row.op == "upsample"

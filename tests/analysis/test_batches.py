@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from resnet.analysis.batches import MEMORY, batch_limit, noise_batch
+from resnet.analysis.batches import batch_limit, noise_batch
 from resnet.errors import Refused
+from resnet.limits import WORK_BYTES
 from resnet.nets.spec import cifar
 
 
@@ -23,7 +24,7 @@ def test_noise_is_standard_normal_and_the_same_each_time() -> None:
 def test_a_batch_fits_into_the_memory() -> None:
     params, activations = 10**7, 10**7
     count = batch_limit(params, activations)
-    assert 12 * params + count * 4 * activations <= MEMORY < 12 * params + (count + 1) * 4 * activations
+    assert 12 * params + count * 4 * activations <= WORK_BYTES < 12 * params + (count + 1) * 4 * activations
     assert batch_limit(1000, 1000) == 256
 
 

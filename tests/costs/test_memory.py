@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn import functional as F
 
-from resnet.costs.memory import OPTIMIZERS, PRECISIONS, Memory, measure_peak, memory
+from resnet.costs.memory import OPTIMIZERS, PRECISIONS, largest_batch, measure_peak, memory
 from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, cifar, plain_twin
@@ -33,13 +33,19 @@ NETS: dict[str, NetSpec] = {
 # On the CPU alone autocast runs 3-D max-pools in float32 (what the prediction leaves out), and a group norm keeps its
 # statistics in float32.
 CPU_ONLY = {"volume": 0.7, "group norm": 0.99}
-OPTIMIZER_OF: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
-    "sgd": lambda model: torch.optim.SGD(model.parameters(), fused=True),
-    "sgd momentum": lambda model: torch.optim.SGD(model.parameters(), momentum=0.9, nesterov=True, fused=True),
-    "adam": lambda model: torch.optim.Adam(model.parameters(), fused=True),
-    "adamw": lambda model: torch.optim.AdamW(model.parameters(), fused=True),
-}
 DROPS = NetSpec(TWO, stochastic_depth=0.3, stem="3x3", stem_width=16, image_size=16, classes=10)
+
+
+STEPPERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "sgd momentum": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+def stepper(name: str, model: nn.Module) -> torch.optim.Optimizer:
+    return STEPPERS[name](model.parameters(), lr=1e-9, fused=True)
 
 
 @cache
@@ -94,7 +100,7 @@ def test_stochastic_depth_saves_its_coins() -> None:
 def tracked_peak(model: nn.Module, x: Tensor, train: bool, precision: str) -> int:
     """torch's own tracker of every storage, on the whole net, in the second of two steps."""
     model.train(train)
-    optimizer = OPTIMIZER_OF["sgd momentum"](model)
+    optimizer = stepper("sgd momentum", model)
     model.zero_grad(set_to_none=True)
     if train:
         step(model, x, precision).backward()
@@ -129,7 +135,7 @@ def test_peak_is_that_of_torchs_tracker(name: str, train: bool, precision: str) 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer_state(name: str) -> None:
     model = build(cifar(8))
-    optimizer = OPTIMIZER_OF[name](model)
+    optimizer = stepper(name, model)
     step(model, torch.rand(2, 3, 32, 32), "fp32").backward()
     optimizer.step()
     state = [v for values in optimizer.state.values() for v in values.values() if isinstance(v, Tensor)]
@@ -187,7 +193,17 @@ def test_no_peak_elsewhere() -> None:
         measure_peak(cifar(8), 2, "mps")
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_largest_batch_fits_and_no_larger_one(optimizer: str) -> None:
+    limit = 20_000_000
+    found = largest_batch(cifar(8), limit, 256, optimizer)
+    assert 1 < found < 256
+    assert memory(cifar(8), found, optimizer).peak <= limit < memory(cifar(8), found + 1, optimizer).peak
+    assert largest_batch(cifar(8), memory(cifar(8), found, optimizer).peak, 256, optimizer) == found
+    assert largest_batch(cifar(8), limit, found - 1, optimizer) == found - 1
+    assert largest_batch(cifar(8), 1000, 256, optimizer) == 0
+
+
 def test_memory_is_a_value() -> None:
-    found: Memory = memory(cifar(8), 2)
-    assert found == memory(cifar(8), 2)
-    assert hash(found) == hash(memory(cifar(8), 2))
+    assert memory(cifar(8), 2) == memory(cifar(8), 2)
+    assert hash(memory(cifar(8), 2)) == hash(memory(cifar(8), 2))

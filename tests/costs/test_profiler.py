@@ -18,14 +18,14 @@ from resnet.costs.profiler import (
     FLOPS_PER_MAC,
     Profile,
     ProfileError,
-    Row,
+    _by_torchvisions_names,
     profile,
     profile_module,
-    shape_text,
-    stage_of,
 )
+from resnet.costs.recorder import Row, shape_text
+from resnet.nets.blocks import ZeroPad
 from resnet.nets.kinds import STEMS
-from resnet.nets.model import build
+from resnet.nets.model import blocks, build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, cifar, plain_twin
 from tests.support.strategies import net_specs
 
@@ -254,7 +254,7 @@ def test_shapes_are_those_of_a_real_forward(name: str) -> None:
 
 
 def known(rows: Iterable[Row]) -> list[tuple]:
-    """What `count_unfolded` tells of a layer."""
+    """What `count_unfolded` gives for a layer."""
     return [(r.name, r.stage, r.kind, r.kernel, r.out_shape, r.params, r.macs, r.activations) for r in rows]
 
 
@@ -333,7 +333,7 @@ def test_rows_are_the_leaf_modules(name: str) -> None:
 
 @given(net_specs(max_width=32))
 @settings(max_examples=40, deadline=None)
-def test_folding_tells_unlike_blocks_apart(spec: NetSpec) -> None:
+def test_folding_keeps_unlike_blocks_apart(spec: NetSpec) -> None:
     assert known(cost(spec).rows) == count_unfolded(spec)
 
 
@@ -353,7 +353,7 @@ def test_torchvision_modules(name: str) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_a_net_that_cannot_run_tells_where_and_gives_the_rows_before() -> None:
+def test_a_net_that_cannot_run_says_where_and_gives_the_rows_before() -> None:
     model = torchvision_on_meta("vgg11").train()
     with pytest.raises(ProfileError, match=r"stops at features\.20") as caught:
         profile_module(model, (3, 16, 16))
@@ -400,4 +400,42 @@ def test_grouped_and_dilated_convolutions() -> None:
 def test_stage_names() -> None:
     names = ["conv1", "bn1", "maxpool", "layer1.0.conv1", "layer12.3", "avgpool", "flatten", "fc", "classifier.6"]
     want = ["stem", "stem", "stem", "stage1", "stage12", "head", "head", "head", "head"]
-    assert [stage_of(name) for name in names] == want
+    found = [_by_torchvisions_names(name) for name in names]
+    assert [stage for stage, _, _ in found] == want
+    assert [block for _, block, _ in found] == ["", "", "", "layer1.0", "layer12.3", "", "", "", ""]
+
+
+@pytest.mark.parametrize("name", [name for name, spec in TWINS.items() if spec.depth <= 50])
+def test_a_row_says_its_place(name: str) -> None:
+    """Against the modules of the built net: which of them a shortcut or a gate contains, and what the shortcut is."""
+    places = {"": ("", "")}
+    for key, block in blocks(meta_net(TWINS[name])).items():
+        kinds = {type(module) for module in (block.downsample or nn.ModuleList()).modules()}
+        known = {nn.ModuleList: "", nn.AvgPool2d: "D", nn.Conv2d: "B", nn.Conv3d: "B", ZeroPad: "A"}
+        way = next((key for kind, key in known.items() if kind in kinds), "identity")
+        inside = {"downsample": "shortcut", "se": "se", "add": "sum", block.last_act: "sum"}
+        for member, module in block.named_children():
+            role = inside.get(member, "branch")
+            places |= {f"{key}.{n}".removesuffix("."): (f"{key} {role}", way) for n in
+                       (f"{member}.{leaf}".removesuffix(".") for leaf, _ in module.named_modules())}  # fmt: skip
+    for row in cost(TWINS[name]).rows:
+        assert (f"{row.block} {row.role}", row.shortcut) == places.get(row.name, (f" {row.stage}", "")), row.name
+    boxes = cost(TWINS[name]).blocks()
+    assert list(boxes.name) == ["stem", *blocks(meta_net(TWINS[name])), "head"]
+
+
+def test_a_block_inside_of_another_net_says_its_place() -> None:
+    with torch.device("meta"):
+        net = nn.ModuleDict({"backbone": build(PRESETS["ResNet-20"], device="meta")})
+        net.forward = net["backbone"].forward
+    rows = {row.name: row for row in profile_module(net, (3, 32, 32)).rows}
+    last = rows["backbone.layer2.0.downsample"]
+    assert (last.role, last.shortcut, last.block) == ("shortcut", "A", "")
+    assert {row.role for name, row in rows.items() if ".downsample" not in name} == {"branch", "sum", "stem"}
+
+
+def test_other_peoples_blocks_are_read_from_torchvisions_names() -> None:
+    boxes = profile_module(torchvision_on_meta("resnet18"), (3, 64, 64)).blocks()
+    assert list(boxes.name) == ["stem", *(f"layer{i}.{j}" for i in range(1, 5) for j in range(2)), "head"]
+    assert list(boxes.kernels[1:9]) == ["3 x 3, 3 x 3"] * 8  # without the projections
+    assert set(boxes.shortcut) == {""}

@@ -17,7 +17,6 @@ from resnet.costs.speed import (
     ceilings,
     latencies,
     latency,
-    roofline,
     rooflines,
     traffic,
 )
@@ -31,7 +30,7 @@ LIMITS = Ceilings("cpu", "fp32", flops=1e12, bandwidth=1e11)
 
 
 class Counted(nn.Module):
-    """Sleeps for as long as it is told, and keeps what it saw."""
+    """Sleeps for the given times, and keeps what it saw."""
 
     def __init__(self, *naps: float) -> None:
         super().__init__()
@@ -111,7 +110,7 @@ def test_ceilings() -> None:
 @pytest.mark.parametrize("spec", [TINY, CLIP], ids=["images", "clips"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_roofline(spec: NetSpec, precision: str) -> None:
-    frame = roofline(spec, 2, precision=precision, seconds=0.05, limits=LIMITS)
+    *_, frame = rooflines(spec, 2, precision=precision, seconds=0.05, limits=LIMITS)
     stages = profile(spec).stages()
     assert list(frame.stage) == list(stages.stage)
     assert list(frame.flops) == [2 * 2 * macs for macs in stages.macs]
@@ -123,7 +122,7 @@ def test_roofline(spec: NetSpec, precision: str) -> None:
 
 
 def test_roofline_measures_the_ceilings_itself() -> None:
-    frame = roofline(TINY, seconds=0.2)
+    *_, frame = rooflines(TINY, seconds=0.2)
     assert (frame.bound > 0).all()
 
 
@@ -166,4 +165,4 @@ def test_errors(values: dict[str, Any], word: str) -> None:
     with pytest.raises(Refused, match=rf"{word}.*Received .*\. Choose "):
         latency(TINY, TINY.input_shape, **values)
     with pytest.raises(Refused, match=word):
-        roofline(TINY, **values)
+        next(rooflines(TINY, **values))

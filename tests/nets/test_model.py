@@ -1,6 +1,7 @@
 """Nets against torchvision, against their twins and against slow references; and blocks that hooks can trust."""
 
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from functools import cache
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from resnet.nets.blocks import BLOCKS, MODES, SHORTCUTS, Block, BlockPlan, PreActBasicBlock, ZeroPad
 from resnet.nets.kinds import STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS, Add, Layers, SqueezeExcitation, StochasticDepth
-from resnet.nets.model import ResNet, blocks, build, memory_format, weight_layers
+from resnet.nets.model import ResNet, blocks, build, memory_format, stage_names, weight_layers
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin
 
 # The deepest twins repeat the blocks of the shallower ones; test_profiler.py builds them all.
@@ -491,3 +492,18 @@ def test_channels_last_where_the_cpu_kernel_is_sound() -> None:
     for spec in (replace(thin, shortcut="A"), replace(PRESETS["ResNet-20"], shortcut="B"), PRESETS["ResNet-50"]):
         assert memory_format(build(spec, device="meta")) == torch.channels_last
     assert memory_format(build(PRESETS["ResNet3D-18"], device="meta")) == torch.contiguous_format
+
+
+@pytest.mark.parametrize(("block", "shortcut"), VARIANTS)
+def test_stages_and_weight_layers_follow_the_modules(block: str, shortcut: str) -> None:
+    spec = small(block, shortcut, se=4)
+    model = build(spec, device="meta")
+    assert stage_names(spec) == model.stages
+    assert list(model.stages) == [name for name, _ in model.named_children()]
+    assert list(dict.fromkeys(model.stages.values())) == ["stem", "stage1", "stage2", "stage3", "head"]
+    for name in weight_layers(model):
+        assert name in ("conv1", "fc") or re.fullmatch(r"layer\d\.\d\.conv\d", name)
+    for unit in blocks(model).values():
+        assert unit.bottleneck == (BLOCKS[block].convs == 3)
+        assert (unit.shortcut_kind == "identity") == (type(unit.downsample) is nn.Identity)
+        assert (unit.shortcut_kind == "") == (unit.downsample is None)

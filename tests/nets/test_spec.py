@@ -69,9 +69,9 @@ def test_name_and_depth(name: str) -> None:
     plain = name.replace("ResNet", "plain") if name.startswith("ResNet-") else f"plain {name}"
     assert twin.name == plain.replace("50-D", "50-C")  # without shortcuts ResNet-50-C and -D are one net
     assert (spec.plain, twin.plain) == (False, True)
-    told = int(re.findall(r"-([0-9]+)", name)[0])
-    told = 26 if name == "WRN-28-10" else told  # that name counts two of the projections
-    assert spec.depth == twin.depth == told
+    named = int(re.findall(r"-([0-9]+)", name)[0])
+    named = 26 if name == "WRN-28-10" else named  # that name counts two of the projections
+    assert spec.depth == twin.depth == named
     assert dataclasses.replace(spec, classes=7, image_size=65).name == name
     assert dataclasses.replace(twin, classes=7, image_size=65).name == twin.name
     assert dataclasses.replace(spec, zero_init=True).name == f"ResNet-{spec.depth} (custom)"
@@ -106,7 +106,7 @@ def test_twin_differs_in_the_shortcut_only() -> None:
         assert [dataclasses.replace(s, shortcut="") for s in spec.stages] == list(twin.stages)
 
 
-# Rules: what breaks each, the field to mend, and what the message must hold.
+# Rules: what breaks each, the field to fix, and what the message must hold.
 
 CHOICES: dict[str, list[str]] = {
     "block": list(BLOCKS),
@@ -205,24 +205,24 @@ RULES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
         "none",
         "another",
     ),
-    "stochastic depth is a chance": (
+    "stochastic depth is a probability": (
         lambda: changed(stochastic_depth=0.95),
         "stochastic_depth",
-        "is a chance",
+        "is a probability",
         "0.95",
         "0 to 0.9",
     ),
     "stochastic depth is a number": (
         lambda: changed(stochastic_depth=True),
         "stochastic_depth",
-        "is a chance",
+        "is a probability",
         "True",
         "0 to 0.9",
     ),
     "stochastic depth is finite": (
         lambda: changed(stochastic_depth=float("nan")),
         "stochastic_depth",
-        "is a chance",
+        "is a probability",
         "nan",
         "0 to 0.9",
     ),
@@ -247,7 +247,7 @@ RULES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
         "16 x 3 / 64",
         "larger",
     ),
-    "one is no squeeze": (lambda: changed(se=1), "se", "squeezes", "1", "0 for none"),
+    "one is no squeeze": (lambda: changed(se=1), "se", "by 2 or more", "1", "0 for none"),
     "a video stem needs frames": (lambda: changed(stem="3x7x7"), "stem", "clips", "0 frames", "1 frame or more"),
     "a 3-D average pool fits": (
         lambda: changed(shortcut="D", frames=1),
@@ -286,7 +286,7 @@ RULES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
     "601 blocks": (
         lambda: changed(stages=(stage(blocks=600), stage())),
         "stages",
-        "may not be deeper",
+        "limited number of blocks",
         "601",
         "up to 600 blocks",
     ),

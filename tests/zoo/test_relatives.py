@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_builder, list_models
 
-from resnet.costs.profiler import ProfileError, Row
+from resnet.costs.profiler import ProfileError
+from resnet.costs.recorder import Row
 from resnet.errors import Refused
 from resnet.zoo.relatives import RELATIVES, _chain, build_relative, profile_relative
 
@@ -160,7 +161,7 @@ def test_torchvision_names_the_same_paper(entry: Any) -> None:
 
 @pytest.mark.parametrize("size", [0, -3, 5000, 64.0, True])
 def test_a_wrong_size(size: Any) -> None:
-    with pytest.raises(Refused, match=r"whole number of pixels\. Received .*\. Choose 1 to 4096\."):
+    with pytest.raises(Refused, match=r"whole number of pixels\. Received .*\. Choose 1 to 4,096\."):
         profile_relative("VGG-11", size)
 
 
