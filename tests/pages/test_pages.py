@@ -123,7 +123,7 @@ import runpy, sys, streamlit as st
 said = []
 st.markdown = said.append
 st.spinner = lambda text: sys.exit(7 if said and "torch" not in sys.modules else 1)
-runpy.run_path("pages/start/home.py")
+runpy.run_path("pages/start/start.py")
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert result.returncode == 7, result.stderr

@@ -12,9 +12,9 @@ with st.spinner("Loading PyTorch …"):  # the words above are on screen before 
     from pages.ui import widgets
     from resnet.nets.spec import PRESETS, plain_twin
 
-name = widgets.choice("A net to begin with", ("ResNet-20", "ResNet-56", "ResNet-18", "ResNet-50"), "home.net")
+name = widgets.choice("A net to begin with", ("ResNet-20", "ResNet-56", "ResNet-18", "ResNet-50"), "start.net")
 spec = PRESETS[name]
-widgets.diagram(spec, "home.diagram")
+widgets.diagram(spec, "start.diagram")
 widgets.figures(spec)
 
 st.subheader("What to try next")
