@@ -12,7 +12,7 @@ from resnet.zoo.relatives import RELATIVES
 from resnet.zoo.systems import SYSTEMS
 
 KINDS: dict[str, dict[str, Any]] = {"Nets": RELATIVES, "Systems": SYSTEMS}
-VIEWS = ("Stages", "Layers", "What counts")
+VIEWS = ("Stages", "Layers", "Counting rules")
 
 
 def about(name: str) -> None:
@@ -40,7 +40,7 @@ def show(name: str, profile: Profile) -> None:
     text = f"{name} stage by stage from left to right, taller where its feature map is larger; hover for its costs."
     widgets.chart(net_plots.net_diagram(profile.blocks(), plain=False), text, "relatives.diagram")
     view = widgets.choice("View", VIEWS, "relatives.view")
-    if view == "What counts":
+    if view == "Counting rules":
         costs.counted(profile, name)
         return
     table = profile.stages() if view == "Stages" else costs.layer_table(profile.layers())

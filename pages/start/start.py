@@ -6,7 +6,7 @@ st.title("ResNet Explorer")
 st.markdown(
     "Build a residual network, see every shape, parameter and multiply-add in it, and train it live beside its "
     "**plain twin**, the same net without shortcuts. Then compare their gradients, and see what each of them looks "
-    "at in a photo of yours."
+    "at in your own photo."
 )
 with st.spinner("Loading PyTorch …"):  # the words above are on screen before torch is imported
     from pages.ui import widgets

@@ -121,7 +121,7 @@ def _buttons(group: list[Run]) -> None:
         over = (*runs.ACTIVE, "finished")
         idle = [run for run in group if run.status().state not in over and not run.shipped]
         if st.button("Resume", icon=":material/play_arrow:", disabled=not idle, key="live.resume"):
-            with widgets.told(Refused, OSError):
+            with widgets.show_errors(Refused, OSError):
                 runs.start(*idle)
                 st.rerun()
 

@@ -216,7 +216,7 @@ def test_a_number_far_down_a_table_is_whole(address: str, page: Page) -> None:
 VIEWS = {
     "compare": ["Difference of two", "Published accuracy", "Costs"],
     "budget": [],
-    "relatives": ["Layers", "What counts", "Stages"],
+    "relatives": ["Layers", "Counting rules", "Stages"],
     "export": [],
 }
 

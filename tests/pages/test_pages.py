@@ -375,12 +375,12 @@ def test_output_stride_dilates() -> None:
     assert field(app, "number_input", "build.dilation.3").value == 4
 
 
-@pytest.mark.parametrize("view", ["What counts", "Memory", "Speed"])
+@pytest.mark.parametrize("view", ["Counting rules", "Memory", "Speed"])
 @pytest.mark.parametrize("net", ["ResNet-20", "ResNet3D-10_volume~frames.8~image_size.16"])
 def test_views_of_costs(view: str, net: str) -> None:
     app = open_page("design/build.py", net=net)
     field(app, "button_group", "build.view").set_value(view).run()
-    if view == "What counts":
+    if view == "Counting rules":
         assert count(profile(from_code(net)), "he2015") == int(fine(app).metric[-1].value.replace(",", ""))
         field(app, "selectbox", "costs.convention").set_value("thop").run()
         assert count(profile(from_code(net)), "thop") == int(fine(app).metric[-1].value.replace(",", ""))
@@ -461,7 +461,7 @@ def test_weights_of_a_file_are_loaded_or_listed_key_by_key() -> None:
     model = build(from_code(net), seed=3)
     app = open_page("design/export.py", net=net)
     app.radio[0].set_value("weights").run()
-    field(app, "selectbox", "export.weights").set_value("a file of mine").run()
+    field(app, "selectbox", "export.weights").set_value("my own file").run()
     app.file_uploader[0].set_value(("own.safetensors", save(model.state_dict()), "application/octet-stream")).run()
     app.toggle[0].set_value(True).run()
     assert fine(app).get("download_button")
