@@ -92,7 +92,7 @@ def heads(data: pd.DataFrame, columns: Mapping[str, Any]) -> dict[str, Any]:
     padded = {}
     for name in map(str, data.columns):
         entry = columns.get(name, name)
-        config = {"label": entry} if isinstance(entry, str) else dict(entry or {})
+        config: dict[str, Any] = {"label": entry} if isinstance(entry, str) else dict(entry or {})
         label, form = config.get("label") or name, (config.get("type_config") or {}).get("format")
         widest = max((_digits(_cell(value, form)) for value in data[name]), default=0.0)
         spaces = math.ceil(min(widest, WIDEST) - _digits(label))
