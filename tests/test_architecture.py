@@ -3,12 +3,15 @@
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from resnet.limits import PHOTO_MB, WEIGHTS_MB
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / "resnet").glob("**/*.py"))
@@ -140,6 +143,21 @@ def test_one_door_to_state_and_caches(path: Path) -> None:
         assert not uses(path, "streamlit", "session_state")
     if label(path) != "pages/ui/cached.py":
         assert not uses(path, "streamlit", "cache|cache_.*")
+
+
+@pytest.mark.parametrize("path", APP, ids=label)
+def test_pages_show_what_the_library_computes(path: Path) -> None:
+    """No page needs tensors, and those of Start and Design compute nothing on arrays or tables either."""
+    assert not packages(path) & {"torch", "torchvision", "captum"}
+    if path.parent.name in ("start", "design"):
+        assert not packages(path) & {"numpy", "pandas"}
+
+
+def test_the_servers_upload_limit_is_the_largest_of_the_pages() -> None:
+    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+    assert config["server"]["maxUploadSize"] == max(PHOTO_MB, WEIGHTS_MB), (
+        "the server refuses more, whatever a page says"
+    )
 
 
 def test_pages_lie_one_level_down() -> None:

@@ -5,7 +5,8 @@ import streamlit as st
 from pages.ui import state, widgets
 from pages.ui.costs import number
 from resnet.costs import budget
-from resnet.errors import Refused
+from resnet.costs.compare import scaled
+from resnet.limits import MAX_BATCH
 from resnet.nets.blocks import BLOCKS
 from resnet.nets.kinds import STEMS
 from resnet.nets.spec import NetSpec
@@ -17,7 +18,7 @@ def limits() -> budget.Budget:
     macs = st.number_input("MACs for one image (million), 0 for any", 0.0, 100_000.0, 150.0, 10.0, key="budget.macs")
     left, right = st.columns(2, wrap=False)
     mib = left.number_input("Memory (MiB), 0 for any", 0, 200_000, 0, 256, key="budget.memory")
-    batch = right.number_input("at batch", 1, 4096, 128, key="budget.batch")
+    batch = right.number_input("at batch", 1, MAX_BATCH, 128, key="budget.batch")
     return budget.Budget(round(params * 1e6), round(macs * 1e6), mib * 2**20, batch)
 
 
@@ -34,21 +35,22 @@ def show(found: list[budget.Fit], allowed: budget.Budget) -> None:
     if not found:
         st.warning("No net of the grid fits. Allow more, or choose a smaller image on the Build page.")
         return
-    table = budget.table(found)
-    config = {"params": number("params"), "macs": number("MACs"), "name": "net"}
-    if not allowed.memory:
-        table = table.drop(columns="bytes")
-    else:
-        table = table.assign(bytes=table.bytes / 2**20)
-        config["bytes"] = st.column_config.NumberColumn("peak while training (MiB)", format="%.0f")
+    table = scaled(budget.table(found), {"bytes": 2**20})
+    table = table if allowed.memory else table.drop(columns="bytes")
+    config = {
+        "name": "net",
+        "params": number("params"),
+        "macs": number("MACs"),
+        "bytes": st.column_config.NumberColumn("peak while training (MiB)", format="%.0f"),
+    }
     config, key = widgets.heads(table, config), widgets.contents_key("budget.table", table, config)
     # Other nets are another table, so that no selection moves to another net.
     chosen = st.dataframe(
         table, hide_index=True, column_config=config, on_select="rerun", selection_mode="single-row", key=key
     )
     st.caption(
-        "The largest nets that fit: no other of the grid with the same block and stem that fits is at least as deep, "
-        "as wide and as grouped. Every figure was counted on the net itself. Click a row to build that net."
+        "The largest nets that fit, by block and stem: anything deeper, wider or more grouped breaks a limit. Every "
+        "figure was counted on the net itself. Click a row to build that net."
     )
     if rows := chosen.selection.rows:
         spec = found[rows[0]].spec
@@ -60,7 +62,7 @@ def show(found: list[budget.Fit], allowed: budget.Budget) -> None:
 st.title("Budget")
 current = state.net()
 controls, result = st.columns([1, 2.6], gap="large")
-with controls, widgets.told(Refused):
+with controls:
     st.caption(
         f"For inputs of {current.image_size} px and {current.classes} classes, with the shortcuts and the norm of "
         f"{current.name}."
@@ -70,12 +72,15 @@ with controls, widgets.told(Refused):
     stems = st.multiselect(
         "Stems", [s for s in STEMS if current.dims in STEMS[s].dims], [current.stem], key="budget.stems"
     )
-    if st.button("Find nets", type="primary", width="stretch", disabled=not (blocks and stems)):
-        state.set_widgets({"budget.for": allowed, "budget.found": None})
+    asked = allowed, tuple(blocks), tuple(stems)
+    pressed = st.button("Find nets", type="primary", width="stretch", disabled=not (blocks and stems))
 with result:
-    if allowed_then := state.widget("budget.for"):
-        if state.widget("budget.found") is None:
-            state.set_widgets({"budget.found": find(current, allowed_then, tuple(blocks), tuple(stems))})
-        show(state.widget("budget.found"), allowed_then)
+    if pressed:
+        state.set_result("budget", (asked, find(current, *asked)))
+    asked_then, found = state.result("budget", (asked, None))
+    if asked_then != asked:
+        st.info("Your limits have changed. Press Find nets to search again.")
+    if found is None:
+        st.info("Set your limits and press Find nets.")
     else:
-        st.info("Say what may be spent, and the nets that fit are listed here, each counted on itself.")
+        show(found, asked_then[0])

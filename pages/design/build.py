@@ -4,12 +4,13 @@ import streamlit as st
 
 from pages.ui import costs, editor, state, widgets
 from pages.ui.cached import net_profile
-from resnet.costs.profiler import shape_text
+from resnet.costs.compare import with_twin
+from resnet.costs.recorder import shape_text
 from resnet.nets.codes import to_code, to_json
 from resnet.nets.spec import NetSpec, SpecError, plain_twin
 from resnet.plots import costs as cost_plots
 
-VIEWS = ("Stages", "Layers", "Costs by stage", "What counts", "Memory", "Speed")
+VIEWS = ("Stages", "Layers", "Costs by stage", "Counting rules", "Memory", "Speed")
 
 
 def show_net(spec: NetSpec) -> None:
@@ -23,14 +24,14 @@ def show_net(spec: NetSpec) -> None:
         "Stages": show_table,
         "Layers": show_table,
         "Costs by stage": show_costs,
-        "What counts": costs.conventions,
+        "Counting rules": costs.conventions,
         "Memory": costs.memory,
         "Speed": costs.speed,
     }[view](spec)
 
 
 def note(spec: NetSpec) -> str:
-    return f"for one input of {shape_text(spec.input_shape)}, counted on the net itself."
+    return f"Figures are for one input of {shape_text(spec.input_shape)}, counted on the net itself."
 
 
 def show_stage(spec: NetSpec, stage: str) -> None:
@@ -43,39 +44,35 @@ def show_stage(spec: NetSpec, stage: str) -> None:
 def show_table(spec: NetSpec) -> None:
     view, profile, twin = state.widget("build.view"), net_profile(spec), plain_twin(spec)
     if view == "Stages":
-        table = profile.stages()
-        if not spec.plain:
-            stages = net_profile(twin).stages()
-            table = table.assign(twin_params=stages.params, twin_macs=stages.macs)
+        table = profile.stages() if spec.plain else with_twin(profile, net_profile(twin))
     else:
         table = costs.layer_table(profile.layers())
     widgets.table(table, costs.columns(twin.name), f"build.table.{view}")
-    st.caption(f"Compare where the map is large with where the parameters and the MACs are, {note(spec)}")
+    st.caption(f"Early stages have the large maps; late stages usually hold most parameters. {note(spec)}")
     st.download_button("Download this table", table.to_csv(index=False), f"{spec.name} {view.lower()}.csv", "text/csv")
 
 
 def show_costs(spec: NetSpec) -> None:
     stages, twin = net_profile(spec).stages(), net_profile(plain_twin(spec)).stages()
     figure = cost_plots.cost_by_stage(stages, twin, (spec.name, plain_twin(spec).name), spec.plain)
-    text = f"Compare where the parameters sit (left) with where the work is done (right), {note(spec)}"
+    text = f"Left: where the parameters are. Right: where the work is done. {note(spec)}"
     widgets.chart(figure, text, "build.costs")
 
 
 st.title("Build")
+new = state.arrives() or not editor.filled()
 current = state.net()
-if state.widget("build.shown") != current or state.widget("build.block") is None:
+if new:
     editor.fill(current)
 broken = None
 try:
     current = editor.read()
-    if current != state.widget("build.shown"):
-        state.set_net(current)
-        state.set_widgets({"build.shown": current, "build.output_stride": current.output_stride})
+    state.set_net(current)
 except SpecError as error:
     broken = error
 form, result = st.columns([1, 2.2], gap="large")
 with form:
-    editor.draw(broken)
+    editor.draw(current, broken)
 with result:
     show_net(current)
     st.download_button("Download this net as JSON", to_json(current), f"{current.name}.json", "application/json")

@@ -5,14 +5,10 @@ import streamlit as st
 from pages.ui import pretrained, state, widgets
 from pages.ui.cached import exported
 from resnet.errors import Refused
-from resnet.exports.forms import EXPORTERS, file_name
+from resnet.exports.forms import EXPORTERS, file_name, size_text
 from resnet.nets.spec import NetSpec
 
 SHOWN = 20_000  # characters of a file
-
-
-def size_text(size: int) -> str:
-    return f"{size / 1e3:,.1f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
 
 
 def show(spec: NetSpec, name: str) -> None:
@@ -24,7 +20,7 @@ def show(spec: NetSpec, name: str) -> None:
     weights = pretrained.field(spec, "export.weights") if exporter.needs_weights else ("", None)
     if weights is None or (exporter.needs_weights and not st.toggle("Write the file", key=f"export.write.{name}")):
         return
-    with widgets.told(Refused):
+    with widgets.show_errors(Refused):
         content = exported(name, spec, *weights)
         label = f"Download {file_name(name, spec)} ({size_text(len(content))})"
         st.download_button(label, content, file_name(name, spec), exporter.mime, type="primary")

@@ -6,13 +6,14 @@ import streamlit as st
 
 from pages.ui import costs, widgets
 from pages.ui.cached import other_profile
-from resnet.costs.profiler import Profile, ProfileError, shape_text
+from resnet.costs.profiler import Profile, ProfileError
+from resnet.costs.recorder import shape_text
 from resnet.plots import nets as net_plots
 from resnet.zoo.relatives import RELATIVES
 from resnet.zoo.systems import SYSTEMS
 
 KINDS: dict[str, dict[str, Any]] = {"Nets": RELATIVES, "Systems": SYSTEMS}
-VIEWS = ("Stages", "Layers", "What counts")
+VIEWS = ("Stages", "Layers", "Counting rules")
 
 
 def about(name: str) -> None:
@@ -40,7 +41,7 @@ def show(name: str, profile: Profile) -> None:
     text = f"{name} stage by stage from left to right, taller where its feature map is larger; hover for its costs."
     widgets.chart(net_plots.net_diagram(profile.blocks(), plain=False), text, "relatives.diagram")
     view = widgets.choice("View", VIEWS, "relatives.view")
-    if view == "What counts":
+    if view == "Counting rules":
         costs.counted(profile, name)
         return
     table = profile.stages() if view == "Stages" else costs.layer_table(profile.layers())

@@ -107,7 +107,7 @@ with controls:
     trained = races()
     when = widgets.choice("Weights", (START, "after training"), "gradients.when")
     result, place = None, ""
-    with widgets.told(Refused):
+    with widgets.show_errors(Refused):
         if when == START:
             widgets.net_field(current, "gradients.net")
             result, place = at_start(current), "at initialisation, on one batch"

@@ -17,6 +17,7 @@ from pages.ui.cached import (
 )
 from resnet.attribution.methods import METHODS, common_scale
 from resnet.errors import Refused
+from resnet.limits import PHOTO_MB
 from resnet.nets.spec import cifar, twins
 from resnet.plots import attribution as attribution_plots
 from resnet.runs import store as runs
@@ -62,7 +63,7 @@ def picture_field(pair: tuple[Run, Run]) -> list[np.ndarray] | None:
     """The chosen picture as each net sees it, None before there is one. Refused for a file that is none."""
     sizes = [(run.job.net.image_size, run.job.net.in_channels) for run in pair]
     if widgets.choice("Picture", ("Sample", "Upload"), "saliency.kind") == "Upload":
-        file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=50)
+        file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=PHOTO_MB)
         return None if file is None else [photo_pixels(file.getvalue(), *size) for size in sizes]
     images, labels = samples(pair[0])
     names = pair[0].class_names()
@@ -141,10 +142,10 @@ if not any(run.job.data in plain_data for run in runs.trained(plain=False)):
 else:
     controls, result = st.columns([1, 2.6], gap="large")
     seen = None
-    with controls, widgets.told(Refused):
+    with controls, widgets.show_errors(Refused):
         pair = pair_fields()
         seen = picture_field(pair)
-    with result, widgets.told(Refused):
+    with result, widgets.show_errors(Refused):
         if seen is None:
             st.info("Upload a photo, and both nets will be explained here.")
         else:

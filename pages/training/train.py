@@ -28,7 +28,7 @@ MOST_NETS = 6  # in one race
 
 
 def data_field() -> DataInfo | None:
-    """The chosen data set, None where it has to be fetched or fixed first."""
+    """The chosen data set, None where it has to be downloaded or fixed first."""
     name = st.selectbox("Data", data.available(), key="train.data", format_func=lambda n: DATA_LABELS.get(n, n))
     st.caption(f"Your own .npz files and folders of class folders show up here when they are in {data.data_folder()}.")
     try:
@@ -45,7 +45,7 @@ def data_field() -> DataInfo | None:
 
 def download() -> None:
     bar = st.progress(0.0, "Connecting …")
-    with widgets.told(Refused):
+    with widgets.show_errors(Refused):
         for done, total in data.download_cifar10():
             bar.progress(done / total, f"{done / 1e6:.0f} of {total / 1e6:.0f} MB")
         st.rerun()
@@ -205,7 +205,7 @@ def settings(spec: NetSpec) -> None:
     info = data_field()
     if info is None:
         return
-    with widgets.told(Refused, OSError):
+    with widgets.show_errors(Refused, OSError):
         recipe, images, size, device = recipe_fields(info)
         if st.button("Start training", type="primary", icon=":material/play_arrow:", width="stretch"):
             begin(nets, info, recipe, images, size, device)
@@ -239,7 +239,7 @@ def run_list() -> None:
 
 def run_actions(picked: list[Run]) -> None:
     own = [run for run in picked if not run.shipped]
-    with st.container(horizontal=True), widgets.told(Refused, OSError):
+    with st.container(horizontal=True), widgets.show_errors(Refused, OSError):
         if st.button("Show", icon=":material/show_chart:"):
             state.set_run(picked[0].id)
             st.rerun()

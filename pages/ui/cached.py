@@ -32,10 +32,14 @@ def net_profile(spec: NetSpec) -> Profile:
 @st.cache_data(max_entries=200, show_spinner=False)
 def other_profile(name: str, image_size: int | None = None) -> Profile:
     """Of a relative or a system, at its own image size if none is given. Refused, SpecError, ProfileError."""
-    from resnet.zoo.relatives import RELATIVES, profile_relative  # torchvision is slow to import
-    from resnet.zoo.systems import profile_system
+    from resnet.zoo.catalogue import profile_other  # torchvision is slow to import
 
-    return profile_relative(name, image_size) if name in RELATIVES else profile_system(name, image_size)
+    return profile_other(name, image_size)
+
+
+def named_profile(name: str, spec: NetSpec | None) -> Profile:
+    """Of an entry of `catalogue.nets`."""
+    return net_profile(spec) if spec else other_profile(name)
 
 
 @st.cache_data(max_entries=100, show_spinner=False)

@@ -7,12 +7,15 @@ import streamlit as st
 
 from pages.ui import state, widgets
 from pages.ui.cached import net_memory, net_profile
-from resnet.costs.conventions import CONVENTIONS, by_stage, count, explain, ledger, unknown
+from resnet.costs.compare import by_convention, scaled
+from resnet.costs.conventions import CONVENTIONS, by_stage, count, ledger, unknown
 from resnet.costs.memory import OPTIMIZERS, PRECISIONS, measure_peak
-from resnet.costs.profiler import Profile, shape_text
+from resnet.costs.profiler import Profile
+from resnet.costs.recorder import shape_text
 from resnet.costs.speed import DTYPES, Latency, latencies, rooflines
 from resnet.devices import devices
 from resnet.errors import Refused
+from resnet.limits import MAX_BATCH, WORK_BYTES
 from resnet.nets.spec import NetSpec
 from resnet.plots import costs as cost_plots
 
@@ -72,12 +75,11 @@ def counted(profile: Profile, name: str) -> None:
     with st.expander("By stage"):
         widgets.table(by_stage(profile, chosen), {"count": number("count")}, "costs.stages")
     st.markdown("**The same net by every convention**")
-    rows = [(c.title, count(profile, key), c.unit, _difference(profile, key, chosen)) for key, c in CONVENTIONS.items()]
-    table = pd.DataFrame(rows, columns=["convention", "says", "unit", f"against {convention.title}"])
-    widgets.table(table, {"says": number("says")}, "costs.all")
+    heads = {"says": number("says"), "difference": f"against {convention.title}"}
+    widgets.table(by_convention(profile, chosen), heads, "costs.all")
     st.caption(
         "Each rule was checked against the tool itself: look at which kinds of layers make the difference. Where a "
-        "tool counts something twice by a slip, its explanation above says so."
+        "tool counts something twice by mistake, its explanation above says so."
     )
 
 
@@ -86,32 +88,23 @@ def number(label: str) -> Any:
     return st.column_config.NumberColumn(label, format="localized")
 
 
-def _difference(profile: Profile, convention: str, base: str) -> str:
-    """In words: which kinds of layers make up the difference of two conventions."""
-    if convention == base or (CONVENTIONS[convention].unit == "params") != (CONVENTIONS[base].unit == "params"):
-        return ""
-    deltas = explain(profile, base, convention)
-    return ", ".join(f"{row['op']} {row['delta']:+,}" for row in deltas.to_dict("records")) or "the same"
-
-
-BUSY = 4e9  # bytes that a measurement may take in this process
-
-
 def speed(spec: NetSpec) -> None:
     """Latency and roofline of the net on this machine, measured when asked."""
     left, middle, right = st.columns(3)
-    batch = left.number_input("Batch", 1, 4096, 8, key="costs.speed.batch", persist_state="session")
+    batch = left.number_input("Batch", 1, MAX_BATCH, 8, key="costs.speed.batch", persist_state="session")
     precision = middle.selectbox("Precision", list(DTYPES), key="costs.speed.precision")
     device = right.selectbox("Device", devices(), key="costs.speed.device")
     needed = net_memory(spec, batch, "sgd", precision).inference_peak
-    if needed > BUSY:
-        st.warning(f"That takes {needed / 1e9:.1f} GB, and the app may use {BUSY / 1e9:.0f}. Choose a smaller batch.")
+    if needed > WORK_BYTES:
+        st.warning(
+            f"That takes {needed / 1e9:.1f} GB, and the app may use {WORK_BYTES / 1e9:.0f}. Choose a smaller batch."
+        )
         return
     key = spec, batch, precision, device
     if st.button("Measure on this machine (about 8 s)", icon=":material/timer:"):
-        with widgets.told(Refused, RuntimeError):
-            state.set_widgets({"costs.speed.result": (key, *_measured(spec, batch, precision, device))})
-    asked, *result = state.widget("costs.speed.result", (None,))
+        with widgets.show_errors(Refused, RuntimeError):
+            state.set_result("speed", (key, *_measured(spec, batch, precision, device)))
+    asked, *result = state.result("speed", (None,))
     if asked == key:
         _show_speed(*result)
 
@@ -127,25 +120,29 @@ def _measured(spec: NetSpec, batch: int, precision: str, device: str) -> tuple[L
     return latency, table
 
 
+# Columns of the table of `rooflines`: head, unit, format.
+ROOFLINE = {
+    "seconds": ("ms", 1e-3, "%.3f"),
+    "flops": ("GFLOPs", 1e9, "%.3f"),
+    "bytes": ("MB moved", 1e6, "%.1f"),
+    "intensity": ("FLOPs per byte", 1, "%.1f"),
+    "achieved": ("GFLOP/s", 1e9, "%.1f"),
+    "bound": ("bound GFLOP/s", 1e9, "%.1f"),
+    "fraction": ("reached", 1e-2, "%.0f %%"),
+}
+
+
 def _show_speed(latency: Latency, table: pd.DataFrame) -> None:
     low, high = latency.quartiles
     entries = {
         "Latency of a batch": f"{1000 * latency.median:,.2f} ms",
         "Images per second": f"{latency.images_per_second:,.1f}",
-        "Middle half of the times": f"{1000 * low:,.2f} to {1000 * high:,.2f} ms",
+        "Interquartile range": f"{1000 * low:,.2f} to {1000 * high:,.2f} ms",
     }
     widgets.tiles(entries)
-    giga = table.assign(
-        seconds=1000 * table.seconds, flops=table.flops / 1e9, bytes=table.bytes / 1e6, achieved=table.achieved / 1e9,
-        bound=table.bound / 1e9, fraction=100 * table.fraction,
-    )  # fmt: skip
-    heads = {
-        "seconds": ("ms", "%.3f"), "flops": ("GFLOPs", "%.3f"), "bytes": ("MB moved", "%.1f"),
-        "intensity": ("FLOPs per byte", "%.1f"), "achieved": ("GFLOP/s", "%.1f"), "bound": ("bound GFLOP/s", "%.1f"),
-        "fraction": ("reached", "%.0f %%"),
-    }  # fmt: skip
-    config = {name: st.column_config.NumberColumn(title, format=form) for name, (title, form) in heads.items()}
-    widgets.table(giga, config, "costs.roofline")
+    config = {name: st.column_config.NumberColumn(title, format=form) for name, (title, _, form) in ROOFLINE.items()}
+    shown = scaled(table, {name: unit for name, (_, unit, _) in ROOFLINE.items()})
+    widgets.table(shown, config, "costs.roofline")
     st.caption(
         f"Median of {len(latency.times)} passes in eval mode with {latency.threads} threads, after a warm-up. Look at "
         "which stage reaches least of its bound: the smaller of a measured matrix product's FLOP/s and what a measured "
@@ -156,10 +153,10 @@ def _show_speed(latency: Latency, table: pd.DataFrame) -> None:
 def memory(spec: NetSpec) -> None:
     """Bytes of a training step, stage by stage, and its peak."""
     left, middle, right = st.columns(3)
-    batch = left.number_input("Batch", 1, 65_536, 128, key="costs.batch", persist_state="session")
+    batch = left.number_input("Batch", 1, MAX_BATCH, 128, key="costs.batch", persist_state="session")
     optimizer = middle.selectbox("Optimiser", list(OPTIMIZERS), 1, key="costs.optimizer")
     precision = right.selectbox("Precision", PRECISIONS, key="costs.precision")
-    with widgets.told(Refused):
+    with widgets.show_errors(Refused):
         result = net_memory(spec, batch, optimizer, precision)
         entries = {
             "Peak while training": result.peak,
@@ -167,17 +164,18 @@ def memory(spec: NetSpec) -> None:
             "Weights, gradients, optimiser": result.fixed,
             "Peak at inference": result.inference_peak,
         }
-        key = "costs.peak", spec, batch, optimizer, precision
-        asked, measured = state.widget("costs.peak", (None, 0))
+        key = spec, batch, optimizer, precision
+        asked, measured = state.result("peak", (None, 0))
         if asked == key:
             entries["Measured peak while training"] = measured
         widgets.tiles({label: f"{value / 2**20:,.1f} MiB" for label, value in entries.items()})
-        if result.peak < BUSY and st.button("Measure the peak: two real steps on this CPU", icon=":material/memory:"):
+        if result.peak < WORK_BYTES and st.button(
+            "Measure the peak: two real steps on this CPU", icon=":material/memory:"
+        ):
             with st.spinner("Training two steps in a process of its own …"):
-                state.set_widgets({"costs.peak": (key, measure_peak(spec, batch, "cpu", optimizer, precision))})
+                state.set_result("peak", (key, measure_peak(spec, batch, "cpu", optimizer, precision)))
             st.rerun()
-        table = result.stages()
-        table = table.assign(**{name: table[name] / 2**20 for name in table.columns.drop("stage")})
+        table = scaled(result.stages(), dict.fromkeys(result.stages().columns.drop("stage"), 2**20))
         mib = {name: st.column_config.NumberColumn(f"{name} (MiB)", format="%.2f") for name in table.columns[1:]}
         widgets.table(table, mib, "costs.memory")
         st.caption(

@@ -55,10 +55,15 @@ STEM_HELP = "7x7 and deep (three 3x3, ResNet-C) stride 2 and end in a max-pool; 
 def fill(spec: NetSpec) -> None:
     """Make every field of the form show `spec`."""
     values = {f"build.{name}": getattr(spec, name) for name in SCALARS}
-    values |= {"build.stages": len(spec.stages), "build.output_stride": spec.output_stride}
+    values |= {"build.stages": len(spec.stages)}
     for index, stage in enumerate(spec.stages):
         values |= {f"build.{name}.{index}": getattr(stage, name) for name in STAGE_FIELDS}
-    state.set_widgets(values | {"build.preset": None, "build.shown": spec})
+    state.set_widgets(values | {"build.preset": None})
+
+
+def filled() -> bool:
+    """False on the first visit, and after one of another page: widgets that are not drawn lose their values."""
+    return state.widget("build.block") is not None
 
 
 def read() -> NetSpec:
@@ -83,8 +88,7 @@ def _load_preset() -> None:
 
 
 def _dilate() -> None:
-    spec: NetSpec = state.widget("build.shown")
-    dilated = with_output_stride(spec, state.widget("build.output_stride"))
+    dilated = with_output_stride(state.net(), state.widget("build.output_stride"))
     state.set_net(dilated)
     fill(dilated)
 
@@ -94,8 +98,9 @@ def _number(place: st.delta_generator.DeltaGenerator, label: str, name: str) -> 
     place.number_input(label, low, high, key=f"build.{name}", help=HELP.get(name))
 
 
-def draw(error: SpecError | None) -> None:
-    """All fields; the one that breaks a rule is marked and its topic is open."""
+def draw(shown: NetSpec, error: SpecError | None) -> None:
+    """All fields beside the net that is `shown`; the one that breaks a rule is marked and its topic is open."""
+    state.set_widgets({"build.output_stride": shown.output_stride})
     wrong = error.field if error else ""
     st.selectbox("Start from a preset", list(PRESETS), None, key="build.preset", on_change=_load_preset)
     widgets.choice("Shortcuts", SHORTCUTS, "build.shortcut", labels=SHORTCUT_LABELS)
@@ -112,7 +117,7 @@ def draw(error: SpecError | None) -> None:
         widgets.mark(f"build.{wrong}")
     for topic, fields in TOPICS.items():
         with st.expander(topic, expanded=wrong in fields):
-            _TOPIC_FIELDS[topic]()
+            _TOPIC_FIELDS[topic](shown)
 
 
 def _stage_fields(index: int) -> None:
@@ -122,8 +127,7 @@ def _stage_fields(index: int) -> None:
     stride.number_input("stride", 1, 4, key=f"build.stride.{index}", help="Of the stage's first block.")
 
 
-def _by_stage() -> None:
-    shown: NetSpec = state.widget("build.shown")
+def _by_stage(shown: NetSpec) -> None:
     choices = sorted({*output_strides(shown), shown.output_stride})
     text = "Pixels of the image per pixel of the last map; a smaller one turns the last strides into dilation."
     st.selectbox("Output stride", choices, key="build.output_stride", on_change=_dilate, help=text)
@@ -136,7 +140,7 @@ def _by_stage() -> None:
         )  # fmt: skip
 
 
-def _inside() -> None:
+def _inside(shown: NetSpec) -> None:
     left, right = st.columns(2, wrap=False)
     _number(left, "Cardinality", "cardinality")
     _number(right, "Base width", "base_width")
@@ -150,14 +154,14 @@ def _inside() -> None:
     st.toggle("SkipInit", key="build.skip_init", help=HELP["skip_init"])
 
 
-def _stem() -> None:
+def _stem(shown: NetSpec) -> None:
     widgets.choice("Stem", STEMS, "build.stem", STEM_HELP)
     _number(st.container(), "Stem width", "stem_width")
     widgets.choice("Norm", NORMS, "build.norm")
     widgets.choice("Activation", ACTIVATIONS, "build.activation")
 
 
-def _input() -> None:
+def _input(shown: NetSpec) -> None:
     left, right = st.columns(2, wrap=False)
     _number(left, "Input channels", "in_channels")
     _number(right, "Frames or slices", "frames")

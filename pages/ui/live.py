@@ -124,7 +124,7 @@ def _buttons(looks: Sequence[Snapshot]) -> None:
                     run.request(what)
                 st.toast(f"{DOING[what]} after this step.")
         if st.button("Resume", icon=":material/play_arrow:", disabled=not idle, key="live.resume"):
-            with widgets.told(Refused, OSError):
+            with widgets.show_errors(Refused, OSError):
                 start(*idle)
                 look_anew()
                 st.rerun()

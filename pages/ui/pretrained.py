@@ -3,26 +3,26 @@
 import hashlib
 
 import streamlit as st
-from torchvision.models import WeightsEnum
 
 from pages.ui import widgets
 from resnet.errors import Refused
+from resnet.limits import WEIGHTS_MB
 from resnet.nets.model import ResNet, build
 from resnet.nets.spec import PRESETS, NetSpec
 from resnet.runs import store as runs
 from resnet.runs.weights import load_model
 from resnet.zoo.weights import download, downloaded, fit, load_torchvision, offered, read
 
-UNTRAINED, FILE = "untrained, seed 0", "a file of mine"
+UNTRAINED, FILE = "untrained, seed 0", "my own file"
 
 
 def field(spec: NetSpec, key: str) -> tuple[str, ResNet] | None:
     """A name for the chosen weights and the net that holds them; None before there are any."""
     trained = {f"run {run.id}": run for run in runs.all_runs() if run.job.net == spec and run.checkpoint_step()}
     theirs = offered(spec.name) if PRESETS.get(spec.name) == spec else {}
-    theirs = {f"torchvision's {name}": weights for name, weights in theirs.items()}
+    theirs = {f"torchvision's {version}": version for version in theirs}
     chosen = st.selectbox("Weights", [UNTRAINED, *trained, *theirs, FILE], key=key)
-    with widgets.told(Refused):
+    with widgets.show_errors(Refused):
         if chosen in trained:
             return f"{chosen} {trained[chosen].checkpoint_step()}", load_model(trained[chosen])
         if chosen in theirs:
@@ -31,7 +31,8 @@ def field(spec: NetSpec, key: str) -> tuple[str, ResNet] | None:
     return None
 
 
-def _torchvisions(spec: NetSpec, name: str, weights: WeightsEnum) -> tuple[str, ResNet] | None:
+def _torchvisions(spec: NetSpec, name: str, version: str) -> tuple[str, ResNet] | None:
+    weights = offered(spec.name)[version]
     if not downloaded(weights):
         st.caption(f"{weights.meta['_file_size']:,.0f} MB from PyTorch's server, kept where torch.hub keeps its files.")
         if not st.button("Download", icon=":material/download:", key=f"pretrained.{name}"):
@@ -44,7 +45,7 @@ def _torchvisions(spec: NetSpec, name: str, weights: WeightsEnum) -> tuple[str, 
 
 def _file(spec: NetSpec, key: str) -> tuple[str, ResNet] | None:
     text = "Weights of this net: safetensors, or a state_dict that torch.save wrote (.pt, .pth)"
-    file = st.file_uploader(text, key=f"{key}.file", max_upload_size=1024)
+    file = st.file_uploader(text, key=f"{key}.file", max_upload_size=WEIGHTS_MB)
     if file is None:
         return None
     content = file.getvalue()

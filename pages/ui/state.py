@@ -5,36 +5,39 @@ from typing import Any
 import streamlit as st
 
 from resnet.nets.codes import from_code, to_code
-from resnet.nets.spec import PRESETS, NetSpec, SpecError
+from resnet.nets.spec import NetSpec, SpecError
 
-DEFAULT = PRESETS["ResNet-20"]
+DEFAULT = "ResNet-20"
+
+
+def arrives() -> bool:
+    """True until `net` is called where the address names another net than this session's last: a link, or Back."""
+    return st.query_params.get("net", _last()) != _last()
 
 
 def net() -> NetSpec:
-    """The visitor's net: the address's where it names one, else the last one of this session; then kept in both.
+    """The visitor's net: the address's, else the last one of this session, because a change of page clears the address.
 
-    A net in the address that cannot be built is told and left out.
+    Where the address's cannot be built, a warning says so, and the last one takes its place.
     """
-    code = st.query_params.get("net")
-    if code is not None and code != st.session_state.get("net_code"):
-        try:
-            _remember(from_code(code))
-        except SpecError as error:
-            st.warning(f"The net in the address cannot be built. {error}")
-    spec = st.session_state.get("net", DEFAULT)
+    try:
+        spec = from_code(st.query_params.get("net", _last()))
+    except SpecError as error:
+        st.warning(f"The net in the address cannot be built. {error}")
+        spec = from_code(_last())
     set_net(spec)
     return spec
 
 
 def set_net(spec: NetSpec) -> None:
     """Make `spec` the visitor's net on every page and in the address."""
-    _remember(spec)
-    if st.query_params.get("net") != to_code(spec):
-        st.query_params["net"] = to_code(spec)
+    st.session_state["net"] = code = to_code(spec)
+    if st.query_params.get("net") != code:
+        st.query_params["net"] = code
 
 
-def _remember(spec: NetSpec) -> None:
-    st.session_state["net"], st.session_state["net_code"] = spec, to_code(spec)
+def _last() -> str:
+    return st.session_state.get("net", DEFAULT)
 
 
 def run() -> str | None:
@@ -62,3 +65,13 @@ def set_widgets(values: dict[str, Any]) -> None:
     """What the widgets with these keys show next; only before they are drawn."""
     for key, value in values.items():
         st.session_state[key] = value
+
+
+def result(name: str, default: Any = None) -> Any:
+    """What was computed for the visitor when asked for, apart from the widgets' values; `default` before that."""
+    return st.session_state.get("results", {}).get(name, default)
+
+
+def set_result(name: str, value: Any) -> None:
+    """Keep it for this session."""
+    st.session_state.setdefault("results", {})[name] = value

@@ -176,7 +176,7 @@ def diagram(spec: NetSpec, key: str, opens: bool = False) -> str:
 
 
 def mark(key: str) -> None:
-    """A frame around the widget with that key: its entry has to be mended."""
+    """A frame around the widget with that key: its entry has to be fixed."""
     name = re.sub(r"[^A-Za-z0-9_-]", "-", key)
     st.html(
         f"<style>.st-key-{name} {{ outline: 2px solid #dc2626; outline-offset: -2px; border-radius: 6px; }}</style>"
@@ -184,8 +184,8 @@ def mark(key: str) -> None:
 
 
 @contextmanager
-def told(*kinds: type[Exception]) -> Iterator[None]:
-    """Show an error of these kinds as its sentence, never as a traceback."""
+def show_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Show an error of these kinds as its text, never as a traceback."""
     try:
         yield
     except kinds as error:

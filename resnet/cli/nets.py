@@ -69,7 +69,7 @@ def _named(net: str) -> Named:
 
 def show(args: argparse.Namespace) -> int:
     from resnet.costs.conventions import convention_of, count, ledger, unknown
-    from resnet.costs.profiler import shape_text
+    from resnet.costs.recorder import shape_text
 
     convention = convention_of(args.count) if args.count else None
     name, _, result = _named(args.net)

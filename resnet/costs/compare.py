@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from resnet.costs.profiler import Profile, shape_text
+from resnet.costs.conventions import CONVENTIONS, convention_of, count, explain
+from resnet.costs.profiler import Profile
+from resnet.costs.recorder import shape_text
+from resnet.costs.speed import Latency
 from resnet.nets.spec import NetSpec
 
 QUANTITIES = {"macs": "MACs for one input", "params": "parameters", "activations": "activations for one input"}
@@ -85,3 +88,35 @@ def differences(a: NetSpec, b: NetSpec) -> Iterator[tuple[str, object, object]]:
             for name, value in dataclasses.asdict(left).items():
                 if value != getattr(right, name):
                     yield f"{name} of stage {index}", value or "the net's", getattr(right, name) or "the net's"
+
+
+def with_latency(table: pd.DataFrame, timed: Mapping[str, Latency]) -> pd.DataFrame:
+    """The table of `totals` with what was measured: latency (ms, median) and spread (%); NaN where nothing was."""
+    milliseconds = {net: 1000 * each.median for net, each in timed.items()}
+    spreads = {net: 100 * each.spread for net, each in timed.items()}
+    return table.assign(latency=table.net.map(milliseconds), spread=table.net.map(spreads))
+
+
+def with_twin(profile: Profile, twin: Profile) -> pd.DataFrame:
+    """The stages of a net with its twin's twin_params and twin_macs beside its own."""
+    other = twin.stages()
+    return profile.stages().assign(twin_params=other.params, twin_macs=other.macs)
+
+
+def by_convention(profile: Profile, base: str) -> pd.DataFrame:
+    """One row per convention: convention, says (its count), unit, difference (from `base`, by op). Refused."""
+    rows = [(c.title, count(profile, key), c.unit, _against(profile, key, base)) for key, c in CONVENTIONS.items()]
+    return pd.DataFrame(rows, columns=["convention", "says", "unit", "difference"])
+
+
+def _against(profile: Profile, convention: str, base: str) -> str:
+    """Which ops make up the difference of two conventions, as "conv -12, bias +3"; "" where they count other things."""
+    if convention == base or (convention_of(convention).unit == "params") != (convention_of(base).unit == "params"):
+        return ""
+    deltas = explain(profile, base, convention)
+    return ", ".join(f"{row['op']} {row['delta']:+,}" for row in deltas.to_dict("records")) or "the same"
+
+
+def scaled(table: pd.DataFrame, units: Mapping[str, float]) -> pd.DataFrame:
+    """The columns that `units` names in those units: each divided by its own."""
+    return table.assign(**{name: table[name] / unit for name, unit in units.items()})

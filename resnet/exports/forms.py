@@ -57,6 +57,11 @@ def file_name(name: str, spec: NetSpec) -> str:
     return f"{stem}{EXPORTERS[name].suffix}"
 
 
+def size_text(size: int) -> str:
+    """A file's bytes in kB or MB."""
+    return f"{size / 1e3:,.1f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
+
+
 def onnx_file(spec: NetSpec, model: nn.Module | None) -> bytes:
     """The net in eval mode as an ONNX model, weights inside: images (batch, C, H, W) -> logits."""
     import onnxscript  # noqa: F401  torch writes ONNX through it, and it takes seconds to import

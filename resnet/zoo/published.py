@@ -84,23 +84,16 @@ def published() -> pd.DataFrame:
     return pd.DataFrame(list(PUBLISHED), columns=list(Published._fields))
 
 
-class Shown(NamedTuple):
-    """A net whose published figures are looked up: under which name, and what it is here."""
+def published_of(nets: Mapping[str, NetSpec | None], input_shapes: Mapping[str, tuple[int, ...]]) -> pd.DataFrame:
+    """One row per net and figure: the columns of `Published` with the net's key as `net`; note: `condition`; and what:
+    data set and metric.
 
-    name: str  # as in `Published.net`
-    spec: NetSpec | None
-    input_shape: tuple[int, ...]
-
-
-def published_of(nets: Mapping[str, Shown]) -> pd.DataFrame:
-    """One row per net and figure, the columns of `Published` with the net's own key as `net`, and `note`: `condition`.
-
-    Nets of which nothing is published have no row.
+    `nets` as `catalogue.nets` gives them. One of which nothing is published has no row.
     """
     rows = [
-        (label, *figure[1:], condition(figure, net.spec, net.input_shape))
-        for label, net in nets.items()
+        (label, *figure[1:], condition(figure, spec, input_shapes[label]), f"{figure.data_set}: {figure.metric}")
+        for label, spec in nets.items()
         for figure in PUBLISHED
-        if figure.net == net.name
+        if figure.net == (spec.name if spec else label)
     ]
-    return pd.DataFrame(rows, columns=[*Published._fields, "note"])
+    return pd.DataFrame(rows, columns=[*Published._fields, "note", "what"])

@@ -2,16 +2,31 @@
 
 import dataclasses
 import itertools
+import re
 
 import pytest
 
 from resnet.costs import budget
 from resnet.costs.budget import Budget, Fit, pareto
-from resnet.costs.compare import KINDS, QUANTITIES, aligned, differences, merged, steps
+from resnet.costs.compare import (
+    KINDS,
+    QUANTITIES,
+    aligned,
+    by_convention,
+    differences,
+    merged,
+    scaled,
+    steps,
+    totals,
+    with_latency,
+    with_twin,
+)
+from resnet.costs.conventions import CONVENTIONS, count
 from resnet.costs.memory import memory
 from resnet.costs.profiler import Profile, profile
+from resnet.costs.speed import Latency
 from resnet.errors import Refused
-from resnet.nets.spec import PRESETS, StageSpec
+from resnet.nets.spec import PRESETS, StageSpec, plain_twin
 from resnet.zoo.relatives import profile_relative
 
 PAIRS = [
@@ -139,3 +154,35 @@ def test_limits_that_are_none_are_refused(values: dict) -> None:
 
 def test_nothing_fits_is_an_empty_list() -> None:
     assert found(Budget(params=10), ("basic",)) == []
+
+
+def test_a_twins_costs_stand_beside_the_nets_own() -> None:
+    net = PRESETS["ResNet-56"]
+    table = with_twin(profile(net), profile(plain_twin(net)))
+    assert (table.macs.sum(), table.twin_macs.sum()) == (profile(net).macs, profile(plain_twin(net)).macs)
+    assert table.twin_params.sum() == profile(plain_twin(net)).params
+
+
+@pytest.mark.parametrize("base", ["fvcore", "params"])
+def test_the_difference_of_two_conventions_adds_up(base: str) -> None:
+    found = profile(PRESETS["ResNet-18"])
+    table = by_convention(found, base).set_index("convention")
+    for key, convention in CONVENTIONS.items():
+        row = table.loc[convention.title]
+        assert row.says == count(found, key)
+        alike = (convention.unit == "params") == (CONVENTIONS[base].unit == "params")
+        assert bool(row.difference) == (alike and key != base)
+        if row.difference:
+            parts = [int(part.replace(",", "")) for part in re.findall(r"[+-][\d,]*\d", row.difference)]
+            assert sum(parts) == row.says - count(found, base)
+
+
+def test_measured_times_stand_beside_the_nets_that_were_measured() -> None:
+    nets = {name: profiled(name) for name in ("ResNet-20", "VGG-11")}
+    timed = {"VGG-11": Latency(1, "cpu", "fp32", 1, (0.004, 0.005, 0.006))}
+    table = with_latency(totals(nets, {"ResNet-20": 20}), timed)
+    assert table.latency.isna().tolist() == [True, False]
+    assert table.latency[1] == pytest.approx(5)
+    assert table.spread[1] == pytest.approx(100 * timed["VGG-11"].spread)
+    assert scaled(table, {"latency": 10}).latency[1] == pytest.approx(0.5)
+    assert table.depth.isna().tolist() == [False, True]

@@ -251,7 +251,7 @@ def test_a_recipe_fills_the_fields_and_an_edit_stays() -> None:
         recipe = vars(RECIPES[name])
         assert {key: shown[f"train.{key}"] for key in recipe} == recipe
     field(app, "number_input", "train.ema").set_value(0.0).run()
-    app.switch_page("../start/home.py").run()
+    app.switch_page("../start/start.py").run()
     app.switch_page("../training/train.py").run()
     assert field(fine(app), "number_input", "train.ema").value == 0
     assert field(app, "toggle", "train.flip_test").value is True

@@ -6,7 +6,7 @@ import pytest
 from torchvision.models import get_model_weights
 
 from resnet.nets.spec import PRESETS, NetSpec
-from resnet.zoo.published import HE_2015, PUBLISHED, condition, published
+from resnet.zoo.published import HE_2015, PUBLISHED, condition, published, published_of
 from resnet.zoo.relatives import RELATIVES
 from resnet.zoo.systems import SYSTEMS
 from resnet.zoo.weights import TORCHVISION
@@ -76,3 +76,15 @@ def test_an_accuracy_belongs_to_the_net_and_size_it_was_measured_with(
     notes = {condition(row, spec, (3, side, side)) for row in figures if net == "ResNet-50" or row.resolution == 384}
     assert notes
     assert all(note.startswith(told) and bool(note) == bool(told) for note in notes)
+
+
+def test_the_figures_of_chosen_nets_carry_their_condition() -> None:
+    small = dataclasses.replace(PRESETS["ResNet-50"], image_size=160)
+    nets = {"My net": small, "ResNet-50": PRESETS["ResNet-50"], "VGG-11": None, "no such net": None}
+    shapes = {"My net": small.input_shape} | dict.fromkeys(["ResNet-50", "VGG-11", "no such net"], (3, 224, 224))
+    table = published_of(nets, shapes)
+    assert set(table.net) == {"My net", "ResNet-50", "VGG-11"}
+    assert table.groupby("net").size()["My net"] == table.groupby("net").size()["ResNet-50"]
+    assert set(table[table.net == "My net"].note) == {"measured at 224 px"}
+    assert set(table[table.net != "My net"].note) == {""}
+    assert "ImageNet-1K: top-1 accuracy (%)" in set(table.what)

@@ -1,0 +1,89 @@
+"""Saliency: photos and samples, explained with both nets of a pair."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from resnet.attribution.methods import METHODS
+from resnet.data.shapes import SHAPES
+from resnet.errors import Refused
+from resnet.runs.store import Run
+from tests.support.pages import field, fine, open_page, press, texts
+
+
+def test_saliency_offers_to_train_a_pair(started: list[Run]) -> None:
+    app = open_page("insight/saliency.py")
+    assert "no trained pair" in texts(app)
+    press(app, "Train a small pair on drawn shapes (about a minute)")
+    assert [run.job.net.plain for run in started] == [False, True]
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def upload(app: AppTest, name: str, content: bytes) -> AppTest:
+    field(app, "button_group", "saliency.kind").set_value("Upload").run()
+    app.file_uploader[0].set_value((name, content, "image/png")).run()
+    return fine(app)
+
+
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("text.png", b"just words", "not a PNG, JPEG or WebP"),
+        ("empty.jpg", b"", "empty"),
+        ("cut.jpg", encoded(PHOTO, "JPEG")[:700], "damaged or cut off"),
+        ("huge.png", encoded(Image.new("1", (30_000, 30_000)), "PNG"), "30,000 x 30,000"),
+        ("tiny.png", encoded(PHOTO.resize((4, 4)), "PNG"), "at least 8 x 8"),
+        ("moving.gif", encoded(PHOTO, "GIF"), "not a PNG, JPEG or WebP"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
+)
+def test_saliency_says_what_is_wrong_with_a_photo(pair: list[Run], name: str, content: bytes, words: str) -> None:
+    app = upload(open_page("insight/saliency.py"), name, content)
+    assert words in app.error[0].value
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+@pytest.mark.parametrize("method", METHODS)
+def test_saliency_explains_a_photo_with_both_nets(pair: list[Run], method: str, mode: str) -> None:
+    app = upload(open_page("insight/saliency.py"), "photo.jpg", encoded(PHOTO.convert(mode), "JPEG"))
+    field(app, "button_group", "saliency.method").set_value(method).run()
+    captions = [caption.value for caption in fine(app).caption]
+    assert sum(caption.startswith(f"{METHODS[method].title} for the logit of") for caption in captions) == 2
+    assert not app.error
+
+
+def test_saliency_of_a_sample_by_layer_and_class(pair: list[Run]) -> None:
+    app = open_page("insight/saliency.py")
+    field(app, "slider", "saliency.sample").set_value(3).run()
+    field(app, "selectbox", "saliency.layer").set_value("layer1.0").run()
+    target = next(box for box in app.selectbox if box.label == "Class to explain")
+    target.set_value(7).run()
+    assert texts(fine(app)).count(f"logit of “{list(SHAPES)[7]}”") == 2
+
+
+@pytest.mark.parametrize("kind", [Refused, ValueError])
+def test_saliency_shows_refusals_as_advice_and_no_other_error(
+    pair: list[Run], monkeypatch: pytest.MonkeyPatch, kind: type[ValueError]
+) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise kind("what happened")
+
+    method = dataclasses.replace(METHODS["saliency"], title=kind.__name__, function=fail)
+    monkeypatch.setitem(METHODS, f"fails with {kind.__name__}", method)
+    app = open_page("insight/saliency.py")
+    field(app, "button_group", "saliency.method").set_value(f"fails with {kind.__name__}").run()
+    assert [box.value for box in app.error] == (["what happened"] if kind is Refused else [])
+    assert bool(app.exception) == (kind is not Refused)

@@ -1,0 +1,91 @@
+"""Train: what it starts, on which data, and which run it shows."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet.nets.codes import to_code
+from resnet.nets.spec import plain_twin
+from resnet.runs.store import Run
+from resnet.train.recipes import RECIPES
+from tests.support.pages import TINY, address, field, fine, open_page, press, texts
+
+
+def test_train_starts_both_twins(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    field(app, "number_input", "train.epochs").set_value(2).run()
+    field(app, "number_input", "train.n.").set_value(100).run()
+    press(app, "Start training")
+    residual, plain = started
+    assert residual.job.net == TINY
+    assert plain.job == dataclasses.replace(residual.job, net=plain_twin(TINY))
+    assert (residual.job.recipe.epochs, residual.job.train_images) == (2, 100)
+    assert address(app, "run") == residual.id
+
+
+def test_train_alone(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    field(app, "toggle", "train.twin").set_value(False).run()
+    press(app, "Start training")
+    assert [run.job.net for run in started] == [TINY]
+
+
+def test_train_starts_a_race_of_several_nets(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    field(app, "multiselect", "train.race").set_value(["plain-56", "ResNet-32"]).run()
+    field(app, "button_group", "train.recipe").set_value("fast").run()
+    press(app, "Start training")
+    assert [run.job.net.name for run in started] == [TINY.name, plain_twin(TINY).name, "plain-56", "ResNet-32"]
+    assert len({(run.job.group, run.job.recipe, run.job.threads) for run in started}) == 1
+    assert started[0].job.recipe == RECIPES["fast"]
+
+
+def save_npz(path: Path, leave_out: str = "", **changes: np.ndarray) -> None:
+    arrays = {
+        "train_images": np.zeros((20, 16, 16, 3), np.uint8),
+        "train_labels": np.arange(20, dtype=np.uint8) % 4,
+        "test_images": np.zeros((8, 16, 16, 3), np.uint8),
+        "test_labels": np.arange(8, dtype=np.uint8) % 4,
+    } | changes
+    arrays.pop(leave_out, None)
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def test_train_fits_the_net_to_the_data(data_of_its_own: Path, started: list[Run]) -> None:
+    save_npz(data_of_its_own / "mine.npz")
+    app = open_page("training/train.py")
+    field(app, "selectbox", "train.data").set_value("mine.npz").run()
+    assert "20 training and 8 test images, 4 classes" in texts(fine(app))
+    press(app, "Start training")
+    assert (started[0].job.net.classes, started[0].job.net.image_size) == (4, 16)
+
+
+def test_train_says_what_is_wrong_with_the_data(data_of_its_own: Path) -> None:
+    save_npz(data_of_its_own / "floats.npz", train_images=np.zeros((20, 16, 16, 3), np.float32))
+    save_npz(data_of_its_own / "short.npz", leave_out="test_labels")
+    (data_of_its_own / "text.npz").write_text("not an archive")
+    (data_of_its_own / "one class" / "cat").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(data_of_its_own / "one class" / "cat" / "a.png")
+    app = open_page("training/train.py")
+    offered = [name for name in field(app, "selectbox", "train.data").options if "shapes" not in name]
+    assert {"floats.npz", "short.npz", "text.npz", "CIFAR-10"} <= set(offered)
+    for name in ("floats.npz", "short.npz", "text.npz", "one class", "cifar10"):
+        field(app, "selectbox", "train.data").set_value(name).run()
+        assert len(fine(app).warning) == 1, name
+        assert len(app.warning[0].value) > 30
+        assert not [button for button in app.button if button.label == "Start training"]
+    assert [button for button in app.button if button.label.startswith("Download CIFAR-10")]
+
+
+@pytest.mark.parametrize("run_id", ["../../etc/passwd", "nothing", "%00", "a" * 5000, "/"])
+def test_train_refuses_a_run_that_is_none(run_id: str) -> None:
+    assert "There is no run named" in texts(open_page("training/train.py", run=run_id))
+
+
+def test_train_shows_the_run_in_the_address(pair: list[Run]) -> None:
+    said = texts(open_page("training/train.py", run=pair[1].id))
+    assert "norm of dL/dW" in said
+    assert said.count("finished") == 2
