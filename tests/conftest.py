@@ -16,6 +16,12 @@ if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1:
     torch.set_num_threads(max(1, torch.get_num_threads() // (processes + 1)))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: workers take whole files in this order, and short files fill up the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def runs_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees or leaves a run in the user's folder, and none sees those that come with the program."""

@@ -23,18 +23,22 @@ def race(nets: list[NetSpec], recipe: Recipe, train_images: int) -> list[Run]:
 
 
 def test_300_steps_bring_resnet20_below_a_loss_of_1_6(cifar10: Path) -> None:
-    [run] = race([cifar(20)], Recipe(epochs=1), train_images=300 * 128)
+    """With batches of 64, after which 1.38 was measured (1.21 with 128, in twice the time)."""
+    [run] = race([cifar(20)], Recipe(epochs=1, batch=64), train_images=300 * 64)
     loss = run.steps()["loss"]
     assert len(loss) == 300
     print(f"mean training loss of the last 20 of 300 steps: {loss[-20:].mean():.3f}")
     assert loss[-20:].mean() < 1.6
 
 
-def test_a_minute_of_training_shows_the_degradation_at_56_layers(cifar10: Path) -> None:
-    """10,000 images at 16 x 16 for 3 epochs; reference for this race on original pixels: 48 % and 20 %."""
-    net = replace(cifar(56), image_size=16)
-    pair = race([net, plain_twin(net)], Recipe(epochs=3, augment=False), train_images=10_000)
+def test_a_short_training_shows_the_degradation_at_56_layers(cifar10: Path) -> None:
+    """10,000 images at 8 x 8 for 2 epochs: 40 to 42 % and 10 to 13 % with the seeds 0, 1 and 2.
+
+    At 16 x 16 for 3 epochs, in four times the time, 45 % and 11 %.
+    """
+    net = replace(cifar(56), image_size=8)
+    pair = race([net, plain_twin(net)], Recipe(epochs=2, augment=False), train_images=10_000)
     best, worst = (100 * run.epochs().test_accuracy.iloc[-1] for run in pair)
-    print(f"test accuracy after 3 epochs: ResNet-56 {best:.1f} %, plain-56 {worst:.1f} %")
-    assert best > 38
-    assert worst < 25
+    print(f"test accuracy after 2 epochs: ResNet-56 {best:.1f} %, plain-56 {worst:.1f} %")
+    assert best > 35
+    assert worst < 20
