@@ -19,7 +19,9 @@ def entry(script: Path) -> st.Page:
     return st.Page(script, title=navigation.words(name), icon=navigation.ICONS.get(name), default=name == "start")
 
 
-page = st.navigation({title: list(map(entry, scripts)) for title, scripts in navigation.menu().items()}, position="top")
+page = st.navigation(
+    {title: list(map(entry, scripts)) for title, scripts in navigation.found().items()}, position="top"
+)
 st.set_page_config(page_title="ResNet Explorer", page_icon=":material/account_tree:", layout="wide")
 st.html(STYLE)
 page.run()

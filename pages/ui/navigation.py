@@ -3,9 +3,8 @@
 from pathlib import Path
 
 PAGES = Path(__file__).parent.parent
-ABREAST = 12  # links that fit side by side at 1280 pixels; more of them become a menu for each section
 
-# What a file cannot say: the order in the menu, a section's title ("": its pages stand beside the sections), an icon.
+# What a file cannot say: the order in the menu, a section's title ("": its pages are links of their own), an icon.
 # Sections and pages without a line come last, by name.
 SECTIONS = {"start": "", "design": "Design", "training": "Training", "insight": "Insight"}
 ICONS = {
@@ -22,20 +21,13 @@ ICONS = {
 
 
 def found(folder: Path = PAGES) -> dict[str, list[Path]]:
-    """The scripts of each section, by the section's title and in the menu's order."""
+    """The scripts of each section, by the section's title and in the menu's order, as `st.navigation` takes them."""
     scripts = sorted(path for path in folder.glob("*/*.py") if path.parent.name != "ui" and path.stem != "__init__")
     names = [*SECTIONS, *sorted({path.parent.name for path in scripts} - SECTIONS.keys())]
     order = list(ICONS)
     scripts.sort(key=lambda path: order.index(path.stem) if path.stem in order else len(order))
     sections = {SECTIONS.get(name, words(name)): [p for p in scripts if p.parent.name == name] for name in names}
     return {title: paths for title, paths in sections.items() if paths}
-
-
-def menu(folder: Path = PAGES) -> dict[str, list[Path]]:
-    """The same as shown: in one row, one click away, as long as all links fit; a section takes two clicks."""
-    sections = found(folder)
-    scripts = [path for paths in sections.values() for path in paths]
-    return sections if len(scripts) > ABREAST else {"": scripts}
 
 
 def words(name: str) -> str:

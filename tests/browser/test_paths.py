@@ -221,6 +221,12 @@ VIEWS = {
 }
 
 
+def choose(page: Page, section: str, title: str) -> None:
+    """Open a page from the menu of its section."""
+    page.locator("header").get_by_text(section, exact=True).click()
+    page.get_by_role("link", name=title, exact=True).click()
+
+
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_page_on_a_desktop_and_a_phone(address: str, page: Page, name: str) -> None:
     page.goto(f"{address}/{name}?net=ResNet-20")
@@ -277,7 +283,7 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     expect(page.get_by_text("40,551,040").first).to_be_visible()
     pictures(page, "2-build")
 
-    page.get_by_role("link", name="Train", exact=True).click()
+    choose(page, "Training", "Train")
     expect(page.get_by_role("heading", name="Train", exact=True)).to_be_visible()
     pick(page, "Data", "CIFAR-10")
     expect(page.get_by_text("50,000 training")).to_be_visible()
@@ -300,7 +306,7 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     expect(badges).to_have_count(2)  # beside each net's name; the table of runs below says it too
     fine(page)
 
-    page.get_by_role("link", name="Gradients").click()
+    choose(page, "Insight", "Gradients")
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     expect(page.get_by_text("per layer").first).to_be_visible()
     pictures(page, "4-gradients")
@@ -308,7 +314,7 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     expect(page.get_by_text("after training, on one batch").first).to_be_visible()
     fine(page)
 
-    page.get_by_role("link", name="Saliency").click()
+    choose(page, "Insight", "Saliency")
     expect(page.get_by_text("Grad-CAM for the logit of")).to_have_count(2)  # of a sample, at once
     page.get_by_role("radio", name="Upload").click()
     page.locator("input[type=file]").set_input_files({"name": "ship.jpg", "mimeType": "image/jpeg", "buffer": photo()})

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from pages.ui import navigation
 
 
@@ -12,10 +10,6 @@ def files(folder: Path, *names: str) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("import streamlit as st\n")
     return folder
-
-
-def menu(folder: Path) -> dict[str, list[str]]:
-    return {title: [path.stem for path in paths] for title, paths in navigation.menu(folder).items()}
 
 
 def test_the_pages_have_the_addresses_that_people_have_kept() -> None:
@@ -30,10 +24,8 @@ def test_a_new_page_and_a_new_wing_are_found(tmp_path: Path) -> None:
     folder = files(tmp_path, "start/start.py", "design/apart.py", "design/build.py", "new_wing/a_page.py", "ui/no.py")
     found = {title: [path.stem for path in paths] for title, paths in navigation.found(folder).items()}
     assert found == {"": ["start"], "Design": ["build", "apart"], "New wing": ["a_page"]}
-    assert menu(folder) == {"": ["start", "build", "apart", "a_page"]}
 
 
-def test_more_pages_than_fit_in_a_row_stand_in_their_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(navigation, "ABREAST", 2)
-    folder = files(tmp_path, "start/start.py", "insight/saliency.py", "design/build.py")
-    assert list(menu(folder).items()) == [("", ["start"]), ("Design", ["build"]), ("Insight", ["saliency"])]
+def test_the_sections_stand_in_the_order_of_a_visit(tmp_path: Path) -> None:
+    folder = files(tmp_path, "insight/saliency.py", "start/start.py", "design/build.py", "training/train.py")
+    assert list(navigation.found(folder)) == ["", "Design", "Training", "Insight"]
