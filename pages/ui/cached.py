@@ -129,7 +129,8 @@ def _look(path: str, _run: runs.Run) -> runs.Snapshot:
 
 def look(run: runs.Run) -> runs.Snapshot:
     """What a run's folder says; all sessions together ask it once a second."""
-    return _look(str(run.path), run)
+    seen = _look(str(run.path), run)
+    return seen if seen.layers else run.look()  # its steps can be read as soon as its layers are known: see `digest`
 
 
 def look_anew() -> None:

@@ -62,7 +62,8 @@ def columns(count: int) -> list[DeltaGenerator]:
 def _view(group: list[Run], going: bool, charts: bool) -> None:
     if going and not active(group):
         st.rerun()  # the whole page, once, so that the refreshing ends
-    looks, digests = [look(run) for run in group], [digest(run) for run in group]
+    digests = [digest(run) for run in group]
+    looks = [look(run) for run in group]  # after the digests, so that every layer in them has its name
     origins = [words.origin(seen) for seen in looks]
     alike = len(set(origins)) == 1
     for seen, made, origin, place in zip(looks, digests, origins, columns(len(group)), strict=True):
@@ -75,7 +76,7 @@ def _view(group: list[Run], going: bool, charts: bool) -> None:
     words.batches(digests)
     if charts:
         _charts(looks, digests)
-        _strips(group, digests)
+        _strips(looks, digests)
 
 
 def _progress(seen: Snapshot, made: Digest) -> None:
@@ -161,7 +162,7 @@ def _curves(looks: Sequence[Snapshot], names: list[str], digests: Sequence[Diges
     return frame.reindex(columns=["step", "loss", "accuracy", "test_accuracy", "net"]).assign(recorded=recorded)
 
 
-def _strips(group: list[Run], digests: Sequence[Digest]) -> None:
+def _strips(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
     layers, longest = max(1, *(made.layers for made in digests)), max(made.count for made in digests)
     if not longest:
         return
@@ -170,10 +171,11 @@ def _strips(group: list[Run], digests: Sequence[Digest]) -> None:
     strips = [strip(made, quantity, limit, longest) for made in digests]
     low, high = robust_limits([made.log10 for made in strips])
     chart = live_plots.heat_chart(low, high, f"log10 {figure.title}")
-    for run, name, made, place in zip(group, distinct_names(group), strips, columns(len(group)), strict=True):
+    names = distinct_names([seen.run for seen in looks])
+    for seen, name, made, place in zip(looks, names, strips, columns(len(looks)), strict=True):
         with place:
             st.markdown(f"{figure.label.capitalize()} of **{name}**")
-            st.vega_lite_chart(heat(made, run.layers()), chart)
+            st.vega_lite_chart(heat(made, seen.layers), chart)
     st.caption(
         f"log10 of the {figure.meaning} (L2) of every weight layer (down) and step (right), averaged over equal groups "
         f"of steps. One colour scale for all nets, {words.limits(low, high)} (1st to 99th percentile): look for layers "
