@@ -168,7 +168,7 @@ def test_a_trend_is_that_of_the_blocks() -> None:
 def test_nets_side_by_side() -> None:
     specs = [SMALL, plain_twin(SMALL)]
     table = side_by_side(specs, [gradient_norms(build(spec), *batch()) for spec in specs])
-    assert list(table.columns) == ["name", "kind", "depth", "norm", "net", "plain"]
+    assert list(table.columns) == ["name", "kind", "depth", "norm", "net", "plain", "stage"]
     assert table.groupby("net", sort=False).plain.all().to_dict() == {specs[0].name: False, specs[1].name: True}
 
 
