@@ -198,7 +198,7 @@ REFUSED: dict[str, tuple[NetSpec, str]] = {
     "timm one plain stage": (replace(R18, stages=(*R18.stages[:3], StageSpec(2, 512, 2, 1, "none"))), "every stage"),
     "timm stride": (replace(R18, stages=STRIDE_3), "1, 2, 2, 2"),
     "timm output stride 4": (with_output_stride(R50, 4), "1, 2, 2, 2"),
-    "timm dilated D": (with_output_stride(deep(R50), 8), "shortcut D is another"),
+    "timm dilated D": (with_output_stride(deep(R50), 8), "shortcut D is different"),
     "timm group norm of 40": (replace(wide(R18, 64, 64, 64, 80), norm="group"), "32 groups"),
     "timm deep group norm": (deep(R50, norm="group"), "32 groups"),
     "timm SE and gelu": (replace(R18, se=16, activation="gelu"), "has ReLU"),
