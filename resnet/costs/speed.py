@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from resnet.costs.profiler import FLOPS_PER_MAC, profile
 from resnet.costs.recorder import Row
@@ -125,6 +124,8 @@ def latency(
 def ceilings(device: str = "cpu", precision: str = "fp32", seconds: float = 1.0) -> Ceilings:
     """Measure both ceilings in about `seconds`; a copy's bytes are those read and those written. Refused."""
     _check(1, device, precision, seconds)
+    from torch.utils.benchmark import Timer  # warns on import where a CUDA compiler is, and no GPU
+
     size, products = (2**26, ((1024, 1024), (16_384, 256))) if device == "cpu" else (2**30, ((8192, 8192),))
 
     def best(code: str, **names: Tensor) -> float:

@@ -50,7 +50,7 @@ WRONG = {
     "quantity": (["compare", "ResNet-20", "ResNet-50", "--what", "time"], "The quantity must be one this program"),
     "net to compare": (["compare", "ResNet-20", "ResNet-21"], "A net's name starts with a preset."),
     "block": (["budget", "--block", "brick"], "The block must be one this program knows. Received 'brick'."),
-    "budget": (["budget", "--params", "-1"], "A budget's params is a whole number. Received -1. Choose 0 for none, or more."),
+    "budget": (["budget", "--params", "-1"], "A budget's params is a whole number. Received -1."),
     "folder": (["work", "nonsense"], "There is no run in nonsense."),
 }
 
