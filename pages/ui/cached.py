@@ -78,8 +78,7 @@ def data_info(name: str) -> DataInfo:
 @st.cache_data(max_entries=8, show_spinner="Reading the data set …")
 def _data_info(name: str, changed: float) -> DataInfo:
     data = datasets.load_offered(name)
-    each = max(1, 128 // data.classes)
-    chosen = np.concatenate([np.flatnonzero(data.test_labels == label)[:each] for label in range(data.classes)])
+    images, labels = data.samples(128)
     return DataInfo(
         name=name,
         classes=data.classes,
@@ -89,8 +88,8 @@ def _data_info(name: str, changed: float) -> DataInfo:
         test_images=len(data.test_labels),
         class_names=data.class_names,
         source=data.source,
-        samples=data.test_images[chosen].permute(0, 2, 3, 1).numpy(),
-        sample_labels=data.test_labels[chosen].numpy(),
+        samples=images.permute(0, 2, 3, 1).numpy(),
+        sample_labels=labels.numpy(),
     )
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -13,7 +12,7 @@ from resnet.errors import Refused
 from resnet.plots import live as live_plots
 from resnet.plots.runs import colors
 from resnet.runs import store as runs
-from resnet.runs.curves import Digest, bin_width, curves, heat, robust_limits, strip
+from resnet.runs.curves import Digest, bin_width, heat, race_curves, robust_limits, strip
 from resnet.runs.process import start
 from resnet.runs.store import Run, Snapshot
 from resnet.runs.table import distinct_names
@@ -135,7 +134,12 @@ def _charts(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
     loss, accuracy = st.columns(2)
     names, longest = distinct_names([seen.run for seen in looks]), max(made.count for made in digests)
     hues = dict(zip(names, colors([seen.job.net.plain for seen in looks]), strict=True))
-    frame = _curves(looks, names, digests)
+    tests = {name: seen.epochs for name, seen in zip(names, looks, strict=True)}
+    frame = race_curves(dict(zip(names, digests, strict=True)), tests, POINTS)
+    # Streamlit's chart takes a longer table for the old one with rows appended where the last column's first and last
+    # old values are unchanged, and would then draw wrong rows: so the last column is another one each time.
+    recorded = sum(made.count for made in digests) + sum(len(tested) for tested in tests.values())
+    frame = frame.assign(recorded=recorded)
     loss.vega_lite_chart(frame.dropna(subset="loss"), live_plots.loss_chart(hues))
     accuracy.vega_lite_chart(frame, live_plots.accuracy_chart(hues))
     width = bin_width(longest, POINTS)
@@ -144,22 +148,6 @@ def _charts(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
         f"Lines: loss (left) and accuracy (right) of the training batches as the net sees them; each point "
         f"is {average}. Diamonds: accuracy on the whole test set after an epoch. Look at which net learns faster."
     )
-
-
-def _curves(looks: Sequence[Snapshot], names: list[str], digests: Sequence[Digest]) -> pd.DataFrame:
-    """step, loss, accuracy and test_accuracy in %, net, for all runs of the group.
-
-    The last column differs from one redrawing to the next: Streamlit's chart takes a longer table for the old one with
-    rows appended where the last column's first and last old values are unchanged, and would then draw wrong rows.
-    """
-    parts, recorded, longest = [], 0, max(made.count for made in digests)
-    for seen, name, made in zip(looks, names, digests, strict=True):
-        tested = seen.epochs
-        recorded += made.count + len(tested)
-        tests = pd.DataFrame({"step": tested.step, "test_accuracy": 100 * tested.test_accuracy.astype(float)})
-        parts.append(pd.concat([curves(made, POINTS, longest), tests], ignore_index=True).assign(net=name))
-    frame = pd.concat(parts, ignore_index=True)
-    return frame.reindex(columns=["step", "loss", "accuracy", "test_accuracy", "net"]).assign(recorded=recorded)
 
 
 def _strips(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from pages.ui import widgets
 from resnet.plots import runs as run_plots
 from resnet.runs.answers import Answers
-from resnet.runs.curves import class_accuracy
+from resnet.runs.curves import class_accuracy, hardest
 
 CLASSES = 30  # bars shown at once
 STYLE = """<style>
@@ -48,7 +48,7 @@ def matrices(found: Sequence[Verdict], places: Sequence[st.delta_generator.Delta
 def classes(found: Sequence[Verdict]) -> None:
     same = [made for made in found if made.answers.class_names == found[0].answers.class_names]
     shares = [class_accuracy(made.answers.matrix) for made in same]
-    order = np.argsort(np.nan_to_num(shares[0], nan=2.0), kind="stable")[:CLASSES]
+    order = hardest(shares[0], CLASSES)
     bars = {made.name: values[order] for made, values in zip(same, shares, strict=True)}
     text = f"Share of each class's test images that the net gets right, the hardest class for {same[0].name} on top."
     if len(shares[0]) > CLASSES:

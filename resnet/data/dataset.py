@@ -66,6 +66,12 @@ class Dataset:
         images, labels = some_tests(self, count)
         return normalise(images, self.mean, self.std), labels
 
+    def samples(self, count: int) -> tuple[Tensor, Tensor]:
+        """About `count` test images uint8 (N, C, S, S), as many of each class, and their labels (N,)."""
+        each = max(1, count // self.classes)
+        chosen = torch.cat([torch.where(self.test_labels == label)[0][:each] for label in range(self.classes)])
+        return self.test_images[chosen], self.test_labels[chosen]
+
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         counts = torch.zeros(self.channels, 256, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """A run's records made small enough to draw: averages over equal bins of steps, and tables of its predictions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,6 +117,21 @@ def curves(digest: Digest, limit: int = 300, steps: int = 0) -> pd.DataFrame:
     return frame.assign(accuracy=100 * frame.accuracy)
 
 
+def race_curves(digests: Mapping[str, Digest], tests: Mapping[str, pd.DataFrame], limit: int = 300) -> pd.DataFrame:
+    """step, loss, accuracy and test_accuracy in %, net: the `curves` of nets of one race by name, in equal bins.
+
+    The tests after epochs (`Records.epochs`), by the same names, have rows of their own.
+    """
+    longest, parts = max(digest.count for digest in digests.values()), []
+    for name, digest in digests.items():
+        tested = pd.DataFrame(
+            {"step": tests[name].step, "test_accuracy": 100 * tests[name].test_accuracy.astype(float)}
+        )
+        parts.append(pd.concat([curves(digest, limit, longest), tested], ignore_index=True).assign(net=name))
+    columns = ["step", "loss", "accuracy", "test_accuracy", "net"]
+    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
+
+
 @dataclass(frozen=True)
 class Strip:
     """Log10 of a figure by layer over bins of steps: log10 (layers, bins), borders (bins + 1,) in steps from 0."""
@@ -177,6 +192,11 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     """Counts (classes, classes) of test images by true class (row) and predicted class (column)."""
     pairs = labels.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def hardest(shares: np.ndarray, count: int) -> np.ndarray:
+    """The classes with the lowest accuracy, lowest first, `count` at most; those without images come last."""
+    return np.argsort(np.nan_to_num(shares, nan=2.0), kind="stable")[:count]
 
 
 def class_accuracy(matrix: np.ndarray) -> np.ndarray:

@@ -319,3 +319,11 @@ def test_load_makes_it_smaller(data_dir: Path, monkeypatch: pytest.MonkeyPatch, 
     assert one.train_images.shape == (50, 3, 16, 16)
     with pytest.raises(Refused, match="Received 5000"):
         load("shapes", size=5000)
+
+
+def test_samples_are_test_images_as_many_of_each_class(shapes: Dataset) -> None:
+    images, labels = shapes.samples(25)
+    assert labels.bincount(minlength=10).tolist() == [2] * 10
+    for label in range(10):
+        assert torch.equal(images[labels == label], shapes.test_images[shapes.test_labels == label][:2])
+    assert len(shapes.samples(3)[1]) == 10

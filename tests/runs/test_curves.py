@@ -17,7 +17,9 @@ from resnet.runs.curves import (
     confusion,
     curves,
     follow,
+    hardest,
     heat,
+    race_curves,
     robust_limits,
     same_batches,
     strip,
@@ -218,3 +220,23 @@ def test_confusion_and_class_accuracy_equal_a_plain_loop(classes: int) -> None:
         else:
             assert math.isnan(class_accuracy(matrix)[true])
     assert math.isnan(class_accuracy(matrix)[-1])  # the last class has no images
+
+
+def test_the_curves_of_a_race_have_equal_bins_and_the_tests_in_rows_of_their_own() -> None:
+    digests = {"long": Digest().grown(records(90)), "short": Digest().grown(records(20))}
+    tests = {
+        name: pd.DataFrame({"step": [15], "test_accuracy": [share]}) for name, share in [("long", 0.5), ("short", 0)]
+    }
+    frame = race_curves(digests, tests, 16)
+    assert list(frame) == ["step", "loss", "accuracy", "test_accuracy", "net"]
+    for name, digest in digests.items():
+        own = frame[frame.net == name].reset_index(drop=True)
+        lines = own[own.test_accuracy.isna()][["step", "loss", "accuracy"]].astype(float)
+        expected = curves(digest, 16, steps=90)[["step", "loss", "accuracy"]].astype(float)
+        pd.testing.assert_frame_equal(lines, expected)
+        [tested] = own[own.test_accuracy.notna()].to_dict("records")
+        assert (tested["step"], tested["test_accuracy"]) == (15, 100 * tests[name].test_accuracy[0])
+
+
+def test_the_hardest_classes_come_first_and_those_without_images_last() -> None:
+    assert hardest(np.array([0.5, np.nan, 0.1, 0.5, 1.0]), 4).tolist() == [2, 0, 3, 4]
