@@ -54,17 +54,14 @@ class Named(NamedTuple):
 
 def _named(net: str) -> Named:
     """A relative or system by its name, else one of our nets by its code."""
-    from resnet.costs.profiler import profile
     from resnet.nets.codes import from_code
-    from resnet.zoo.relatives import RELATIVES, profile_relative
-    from resnet.zoo.systems import SYSTEMS, profile_system
+    from resnet.zoo.catalogue import profile_of  # torchvision is slow to import
+    from resnet.zoo.relatives import RELATIVES
+    from resnet.zoo.systems import SYSTEMS
 
-    if net in RELATIVES:
-        return Named(net, None, profile_relative(net))
-    if net in SYSTEMS:
-        return Named(net, None, profile_system(net))
-    spec = from_code(net)
-    return Named(spec.name, spec, profile(spec))
+    spec = None if net in RELATIVES or net in SYSTEMS else from_code(net)
+    name = spec.name if spec else net
+    return Named(name, spec, profile_of(name, spec))
 
 
 def show(args: argparse.Namespace) -> int:

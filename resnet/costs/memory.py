@@ -8,7 +8,6 @@ import math
 import subprocess
 import sys
 import weakref
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -246,11 +245,6 @@ def memory(spec: NetSpec, batch: int, optimizer: str = "sgd", precision: str = "
         peak_at=where,
         inference_peak=resting + max(_inference(chain, units)),
     )
-
-
-def largest_batch(spec: NetSpec, limit: int, most: int, optimizer: str = "sgd", precision: str = "fp32") -> int:
-    """The largest batch, up to `most`, of which a training step's peak takes no more than `limit` bytes; 0 for none."""
-    return bisect_right(range(1, most + 1), limit, key=lambda batch: memory(spec, batch, optimizer, precision).peak)
 
 
 def _stays(units: Sequence[_Unit]) -> list[bool]:

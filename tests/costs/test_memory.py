@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn import functional as F
 
-from resnet.costs.memory import OPTIMIZERS, PRECISIONS, largest_batch, measure_peak, memory
+from resnet.costs.memory import OPTIMIZERS, PRECISIONS, measure_peak, memory
 from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, cifar, plain_twin
@@ -191,17 +191,6 @@ def test_errors(values: dict[str, Any], word: str) -> None:
 def test_no_peak_elsewhere() -> None:
     with pytest.raises(Refused, match="Received 'mps'"):
         measure_peak(cifar(8), 2, "mps")
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_the_largest_batch_fits_and_no_larger_one(optimizer: str) -> None:
-    limit = 20_000_000
-    found = largest_batch(cifar(8), limit, 256, optimizer)
-    assert 1 < found < 256
-    assert memory(cifar(8), found, optimizer).peak <= limit < memory(cifar(8), found + 1, optimizer).peak
-    assert largest_batch(cifar(8), memory(cifar(8), found, optimizer).peak, 256, optimizer) == found
-    assert largest_batch(cifar(8), limit, found - 1, optimizer) == found - 1
-    assert largest_batch(cifar(8), 1000, 256, optimizer) == 0
 
 
 def test_memory_is_a_value() -> None:
