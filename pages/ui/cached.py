@@ -126,10 +126,10 @@ def _look(path: str, _run: runs.Run) -> runs.Snapshot:
     return _run.look()
 
 
-def look(run: runs.Run) -> runs.Snapshot:
-    """What a run's folder says; all sessions together ask it once a second."""
+def look(run: runs.Run, made: Digest | None = None) -> runs.Snapshot:
+    """What a run's folder says, and at least the names of the layers in `made`; all sessions ask it once a second."""
     seen = _look(str(run.path), run)
-    return seen if seen.layers else run.look()  # its steps can be read as soon as its layers are known: see `digest`
+    return run.look() if made and made.layers != len(seen.layers) and made.count else seen
 
 
 def look_anew() -> None:

@@ -62,7 +62,7 @@ def _view(group: list[Run], going: bool, charts: bool) -> None:
     if going and not active(group):
         st.rerun()  # the whole page, once, so that the refreshing ends
     digests = [digest(run) for run in group]
-    looks = [look(run) for run in group]  # after the digests, so that every layer in them has its name
+    looks = [look(run, made) for run, made in zip(group, digests, strict=True)]
     origins = [words.origin(seen) for seen in looks]
     alike = len(set(origins)) == 1
     for seen, made, origin, place in zip(looks, digests, origins, columns(len(group)), strict=True):

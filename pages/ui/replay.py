@@ -62,9 +62,8 @@ def _plays(group: list[Run]) -> bool:
 def _view(group: list[Run]) -> None:
     epoch = _scrubber(group)
     hues = run_plots.colors([run.job.net.plain for run in group])
-    digests = [digest(run) for run in group]  # before the looks, so that every layer in them has its name
-    parts = zip(map(look, group), distinct_names(group), hues, digests, strict=True)
-    moments = [Moment(seen, name, hue, epoch, made) for seen, name, hue, made in parts]
+    parts = zip(group, distinct_names(group), hues, map(digest, group), strict=True)
+    moments = [Moment(look(run, made), name, hue, epoch, made) for run, name, hue, made in parts]
     view = widgets.choice("At this epoch", VIEWS, "replay.view")
     if max(moment.digest.count for moment in moments):
         VIEWS[view](moments)

@@ -224,7 +224,7 @@ VIEWS = {
 def choose(page: Page, section: str, title: str) -> None:
     """Open a page from the menu of its section."""
     page.locator("header").get_by_text(section, exact=True).click()
-    page.get_by_role("link", name=title, exact=True).click()
+    page.get_by_role("menuitem", name=title).click()
 
 
 @pytest.mark.parametrize("name", VIEWS)
