@@ -8,6 +8,7 @@ from resnet.costs import budget
 from resnet.costs.compare import scaled
 from resnet.limits import MAX_BATCH
 from resnet.nets.blocks import BLOCKS
+from resnet.nets.codes import to_code
 from resnet.nets.kinds import STEMS
 from resnet.nets.spec import NetSpec
 
@@ -43,11 +44,12 @@ def show(found: list[budget.Fit], allowed: budget.Budget) -> None:
         "macs": number("MACs"),
         "bytes": st.column_config.NumberColumn("peak while training (MiB)", format="%.0f"),
     }
-    config, key = widgets.heads(table, config), widgets.contents_key("budget.table", table, config)
     # Other nets are another table, so that no selection moves to another net.
+    key = f"budget.table.{' '.join(to_code(fit.spec) for fit in found)}"
     chosen = st.dataframe(
-        table, hide_index=True, column_config=config, on_select="rerun", selection_mode="single-row", key=key
-    )
+        table, hide_index=True, column_config=widgets.widths(table, config), on_select="rerun",
+        selection_mode="single-row", key=key,
+    )  # fmt: skip
     st.caption(
         "The largest nets that fit, by block and stem: anything deeper, wider or more grouped breaks a limit. Every "
         "figure was counted on the net itself. Click a row to build that net."

@@ -38,7 +38,7 @@ def show_stage(spec: NetSpec, stage: str) -> None:
     """The layers of the stage that was clicked."""
     layers = net_profile(spec).layers()
     st.markdown(f"**Layers of {stage}**")
-    widgets.table(costs.layer_table(layers[layers.stage == stage]), costs.columns(), "build.stage")
+    widgets.table(costs.layer_table(layers[layers.stage == stage]), costs.columns())
 
 
 def show_table(spec: NetSpec) -> None:
@@ -47,7 +47,7 @@ def show_table(spec: NetSpec) -> None:
         table = profile.stages() if spec.plain else with_twin(profile, net_profile(twin))
     else:
         table = costs.layer_table(profile.layers())
-    widgets.table(table, costs.columns(twin.name), f"build.table.{view}")
+    widgets.table(table, costs.columns(twin.name))
     st.caption(f"Early stages have the large maps; late stages usually hold most parameters. {note(spec)}")
     st.download_button("Download this table", table.to_csv(index=False), f"{spec.name} {view.lower()}.csv", "text/csv")
 

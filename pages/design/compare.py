@@ -60,7 +60,7 @@ def show_costs(profiles: Profiles, nets: Nets) -> None:
         ),
         "activations": number("activations"),
     }  # fmt: skip
-    widgets.table(table, config, "compare.costs")
+    widgets.table(table, config)
     st.caption(
         "MACs are the multiply-adds of convolutions and linear layers for one input of the size in the second column. "
         "Check the input size first: the same net costs more at 260 px than at 224 px."
@@ -92,7 +92,7 @@ def show_difference(profiles: Profiles, nets: Nets) -> None:
         "macs_a": number(f"MACs of {first}"), "macs_b": number(f"MACs of {second}"),
         "params_delta": number("params: difference"), "macs_delta": number("MACs: difference"),
     }  # fmt: skip
-    widgets.table(table, config, "compare.stages")
+    widgets.table(table, config)
     st.caption("The same stages side by side. Look for the first row where the output shapes differ.")
 
 
@@ -131,7 +131,7 @@ def show_published(profiles: Profiles, nets: Nets) -> None:
         "compare.scatter",
     )
     columns = ["net", "data_set", "metric", "value", "resolution", "note", "source", "recipe"]
-    widgets.table(results[columns], {"recipe": st.column_config.LinkColumn("recipe")}, "compare.published")
+    widgets.table(results[columns], {"recipe": st.column_config.LinkColumn("recipe")})
 
 
 def costs_by_name(cost: str, profiles: Profiles) -> dict[str, float]:

@@ -45,7 +45,7 @@ def show(name: str, profile: Profile) -> None:
         costs.counted(profile, name)
         return
     table = profile.stages() if view == "Stages" else costs.layer_table(profile.layers())
-    widgets.table(table, costs.columns(), f"relatives.{view}")
+    widgets.table(table, costs.columns())
     st.caption(
         f"MACs are multiply-adds of convolutions and linear layers for one input of {shape_text(profile.input_shape)}. "
         "Additions, products and concatenations written between layers have rows of their own."
@@ -73,4 +73,4 @@ with result:
         if part.rows:
             text = f"{name} up to {stopped.layer}, which is the first layer that cannot run."
             widgets.chart(net_plots.net_diagram(part.blocks(), plain=False), text, "relatives.part")
-            widgets.table(costs.layer_table(part.layers()), costs.columns(), "relatives.layers")
+            widgets.table(costs.layer_table(part.layers()), costs.columns())

@@ -226,8 +226,9 @@ def run_list() -> None:
     # Ticks belong to rows: another list of runs is another table, so that no tick moves to another run.
     key = "train.runs." + hashlib.sha256(" ".join(run.id for run in found).encode()).hexdigest()
     table = run_table([look(run) for run in found])
-    heads = widgets.heads(table, config)
-    chosen = st.dataframe(table, hide_index=True, column_config=heads, on_select="rerun", key=key)
+    chosen = st.dataframe(
+        table, hide_index=True, column_config=widgets.widths(table, config), on_select="rerun", key=key
+    )
     st.caption(
         f"Tick runs to compare, show, download or delete them: up to {overlay.MOST} in one chart. "
         f"They are kept in {runs.runs_folder()}; recorded ones came with the program."

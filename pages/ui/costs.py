@@ -71,12 +71,12 @@ def counted(profile: Profile, name: str) -> None:
     widgets.chart(
         cost_plots.ledger(entries, convention.unit), f"{text}{shape_text(profile.input_shape)}.", "costs.ledger"
     )
-    widgets.table(entries, {"count": number("count")}, "costs.rules")
+    widgets.table(entries, {"count": number("count")})
     with st.expander("By stage"):
-        widgets.table(by_stage(profile, chosen), {"count": number("count")}, "costs.stages")
+        widgets.table(by_stage(profile, chosen), {"count": number("count")})
     st.markdown("**The same net by every convention**")
     heads = {"says": number("says"), "difference": f"against {convention.title}"}
-    widgets.table(by_convention(profile, chosen), heads, "costs.all")
+    widgets.table(by_convention(profile, chosen), heads)
     st.caption(
         "Each rule was checked against the tool itself: look at which kinds of layers make the difference. Where a "
         "tool counts something twice by mistake, its explanation above says so."
@@ -142,7 +142,7 @@ def _show_speed(latency: Latency, table: pd.DataFrame) -> None:
     widgets.tiles(entries)
     config = {name: st.column_config.NumberColumn(title, format=form) for name, (title, _, form) in ROOFLINE.items()}
     shown = scaled(table, {name: unit for name, (_, unit, _) in ROOFLINE.items()})
-    widgets.table(shown, config, "costs.roofline")
+    widgets.table(shown, config)
     st.caption(
         f"Median of {len(latency.times)} passes in eval mode with {latency.threads} threads, after a warm-up. Look at "
         "which stage reaches least of its bound: the smaller of a measured matrix product's FLOP/s and what a measured "
@@ -177,7 +177,7 @@ def memory(spec: NetSpec) -> None:
             st.rerun()
         table = scaled(result.stages(), dict.fromkeys(result.stages().columns.drop("stage"), 2**20))
         mib = {name: st.column_config.NumberColumn(f"{name} (MiB)", format="%.2f") for name in table.columns[1:]}
-        widgets.table(table, mib, "costs.memory")
+        widgets.table(table, mib)
         st.caption(
             f"Predicted for one step of {batch} images, counted on the tensors that autograd really keeps: look at "
             f"which stage holds them. The peak is at {result.peak_at}. What kernels borrow for a moment is in the "

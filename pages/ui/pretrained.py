@@ -61,5 +61,5 @@ def _fitted(spec: NetSpec, name: str, tensors: dict) -> tuple[str, ResNet] | Non
     elif report.misfits:
         st.info("All weights of the net were loaded; the file holds more, which was left out.")
     if report.misfits:
-        widgets.table(report.table(), {}, "pretrained.misfits")
+        widgets.table(report.table(), {})
     return (name, model) if report.fits else None

@@ -1,6 +1,5 @@
 """Pieces that several pages show."""
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,29 +71,24 @@ def chart(figure: go.Figure, caption: str, key: str, on_select: Literal["ignore"
     return event if on_select == "rerun" else None
 
 
-def table(data: pd.DataFrame, columns: Mapping[str, Any], key: str) -> None:
-    """A table in which no cell is narrower than its text, whatever it showed before."""
-    config = heads(data, columns)
-    # Only a widget is another one by its key: an editor in which nothing can be edited.
-    st.data_editor(data, hide_index=True, column_config=config, disabled=True, key=contents_key(key, data, config))
+def table(data: pd.DataFrame, columns: Mapping[str, Any]) -> None:
+    """A table in which no column is narrower than its numbers, whatever it showed before."""
+    st.dataframe(data, hide_index=True, column_config=widths(data, columns))
 
 
-def contents_key(key: str, data: pd.DataFrame, config: Mapping[str, Any]) -> str:
-    """A key of a table with these contents: other ones are another table, because the grid measures but once."""
-    return f"{key}.{hashlib.sha256((data.to_csv() + repr(config)).encode()).hexdigest()[:16]}"
+DIGIT, MARGINS, WIDEST = 8, 20, 500  # pixels: of a digit, of both sides of a cell together, of a column
 
 
-def heads(data: pd.DataFrame, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns, each head padded to the width of its widest cell: of the cells the grid measures only a few."""
-    padded = {}
+def widths(data: pd.DataFrame, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns, each as wide as its head or its widest cell: the grid itself measures some cells, and but once."""
+    made = {}
     for name in map(str, data.columns):
         entry = columns.get(name, name)
         config: dict[str, Any] = {"label": entry} if isinstance(entry, str) else dict(entry or {})
-        label, form = config.get("label") or name, (config.get("type_config") or {}).get("format")
-        widest = max((_digits(_cell(value, form)) for value in data[name]), default=0.0)
-        spaces = math.ceil(widest - _digits(label))
-        padded[name] = config | {"label": label + "\N{FIGURE SPACE}" * spaces}
-    return padded
+        form = (config.get("type_config") or {}).get("format")
+        texts = [config.get("label") or name, *(_cell(value, form) for value in data[name])]
+        made[name] = config | {"width": min(WIDEST, MARGINS + math.ceil(DIGIT * max(map(_digits, texts))))}
+    return made
 
 
 def _digits(text: str) -> float:
