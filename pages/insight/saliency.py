@@ -8,12 +8,11 @@ from pages.ui.cached import (
     Answer,
     answer,
     attribution,
-    data_info,
     explainable_layers,
     look,
     photo_pixels,
     sample_pixels,
-    test_pictures,
+    samples,
 )
 from resnet.attribution.methods import METHODS, common_scale
 from resnet.errors import Refused
@@ -37,7 +36,7 @@ def quick_start() -> None:
     )
     going = [run for run in runs.all_runs() if look(run).active]
     if going:
-        live.show(live.group_of(going[0]))
+        live.show(runs.race_of(going[0]))
     elif st.button("Train a small pair on drawn shapes (about a minute)", type="primary", icon=":material/play_arrow:"):
         race(Job(QUICK_NET, "shapes", QUICK_RECIPE), twins(QUICK_NET))
         st.rerun()
@@ -71,15 +70,6 @@ def picture_field(pair: tuple[Run, Run]) -> list[np.ndarray] | None:
     of_class = images[labels == label]
     index = st.slider("Sample", 1, len(of_class), key="saliency.sample") if len(of_class) > 1 else 1
     return [sample_pixels(of_class[index - 1], *size) for size in sizes]
-
-
-def samples(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Test pictures (K, S, S, C) uint8 of the run's data set, or the few in its folder, and their labels (K,)."""
-    images, labels = test_pictures(run)
-    if len(images):
-        return images, labels
-    info = data_info(run.job.data)
-    return info.samples, info.sample_labels
 
 
 def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: tuple[str, ...]) -> tuple[str, str, int, float]:

@@ -299,7 +299,7 @@ def group_view(group: list[Run], going: bool) -> None:
 
 st.title("Train")
 run = shown_run()
-group = live.group_of(run) if run else []
+group = runs.race_of(run) if run else []
 going = live.active(group)
 controls, picture = st.columns([1, 2.6], gap="large")
 with controls, st.expander("New training", expanded=not going):

@@ -1,12 +1,10 @@
 """Every cache of the app: results by their frozen arguments, each with a limit."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import streamlit as st
-from PIL import Image
 
 from resnet.analysis.batches import noise_batch
 from resnet.analysis.gradients import gradient_norms
@@ -14,7 +12,7 @@ from resnet.attribution.methods import common_layers, explain, top_k
 from resnet.costs.memory import Memory, memory
 from resnet.costs.profiler import Profile, profile
 from resnet.data import dataset as datasets
-from resnet.data.photos import open_photo, photo_batch
+from resnet.data.photos import open_photo, photo_batch, picture_pixels
 from resnet.errors import Refused
 from resnet.exports.forms import export
 from resnet.nets.model import ResNet, build
@@ -137,14 +135,21 @@ def look_anew() -> None:
     _look.clear()
 
 
-def test_pictures(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
-    """Where a run's data are not here or stay on the disk, its folder's pictures (K, S, S, C) uint8 and labels (K,)."""
-    if not run.job.stream:
-        with suppress(Refused):
-            data_info(run.job.data)
-            return np.empty((0, 1, 1, 3), np.uint8), np.empty(0, np.int64)
-    labels, rows, images = run.test_set()
-    return images, labels[rows]
+def samples(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
+    """Test pictures (K, S, S, C) uint8 of the run's data set, and labels (K,). Refused where there are none.
+
+    Those in the run's folder, where its data are not here or stay on the disk.
+    """
+    labels, rows, pictures = run.test_set()
+    if run.job.stream and len(pictures):
+        return pictures, labels[rows]
+    try:
+        info = data_info(run.job.data)
+        return info.samples, info.sample_labels
+    except Refused:
+        if not len(pictures):
+            raise
+        return pictures, labels[rows]
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -155,7 +160,7 @@ def photo_pixels(raw: bytes, size: int, channels: int) -> np.ndarray:
 
 def sample_pixels(picture: np.ndarray, size: int, channels: int) -> np.ndarray:
     """The same of a sample (S, S, C) uint8."""
-    return photo_batch(Image.fromarray(picture.squeeze()), size, channels)[0].numpy()
+    return picture_pixels(picture, size, channels).numpy()
 
 
 @dataclass(frozen=True)

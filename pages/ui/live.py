@@ -11,7 +11,6 @@ from pages.ui.cached import digest, look, look_anew
 from resnet.errors import Refused
 from resnet.plots import live as live_plots
 from resnet.plots.runs import colors
-from resnet.runs import store as runs
 from resnet.runs.curves import Digest, bin_width, heat, race_curves, robust_limits, strip
 from resnet.runs.process import start
 from resnet.runs.store import Run, Snapshot
@@ -34,13 +33,6 @@ BADGES = {
     "failed": "red",
     "crashed": "red",
 }
-
-
-def group_of(run: Run) -> list[Run]:
-    """The runs of one race, the residual nets first."""
-    every = [*runs.all_runs(), *runs.shipped()]
-    same = [other for other in every if run.job.group and other.job.group == run.job.group]
-    return sorted(same or [run], key=lambda other: (other.job.net.plain, other.created(), other.id))
 
 
 def active(group: list[Run]) -> bool:

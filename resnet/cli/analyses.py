@@ -77,17 +77,13 @@ def _of_runs(args: argparse.Namespace) -> "list[tuple[NetSpec, pd.DataFrame]]":
     """The norms of a run, and of the others of its race that have weights."""
     from resnet.analysis.gradients import gradient_norms
     from resnet.runs.opened import open_run
-    from resnet.runs.store import all_runs, find, shipped
+    from resnet.runs.store import find, race_of
 
     if args.images or args.norm:
         raise Refused("A run is measured with its own norm, on its own data.", "--images or --norm", "a net for these")
-    run = find(args.run)
-    race = [run]
-    if run.job.group and not args.alone:
-        group = [other for other in [*all_runs(), *shipped()] if other.job.group == run.job.group]
-        race = sorted((r for r in group if r == run or r.checkpoint_step()), key=lambda r: r.job.net.plain)
-    found = []
-    for each in race:
+    run, found = find(args.run), []
+    race = [run] if args.alone else race_of(run)
+    for each in (other for other in race if other == run or other.checkpoint_step()):
         _check_count(each.job.net, args.count)
         trained = open_run(each, args.epoch)
         found.append((each.job.net, gradient_norms(trained.model, *trained.test_batch(args.count))))

@@ -18,6 +18,7 @@ from resnet.costs.receptive import PIXEL, Fields, ReceptiveField
 from resnet.costs.recorder import Counted, Row, Stopped, run_unit, shape_text
 from resnet.errors import Refused
 from resnet.nets.blocks import BlockPlan
+from resnet.nets.borrow import borrowed
 from resnet.nets.model import Part, parts
 from resnet.nets.spec import NetSpec
 
@@ -199,12 +200,8 @@ def profile_module(model: nn.Module, input_shape: tuple[int, ...]) -> Profile:
     A block with the description and the input shape of an earlier one is not run again: its rows are that one's.
     Stages and blocks are read from torchvision's names. ProfileError where the net cannot run on that input.
     """
-    training = {module for module in model.modules() if module.training}
-    try:
-        return _profiled(list(_units(model.eval())), input_shape)
-    finally:
-        for module in training:
-            module.training = True
+    with borrowed(model):
+        return _profiled(list(_units(model)), input_shape)
 
 
 def profile(spec: NetSpec) -> Profile:

@@ -99,6 +99,11 @@ def _flatten(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
+def picture_pixels(picture: np.ndarray, size: int, channels: int) -> Tensor:
+    """A picture (S, S, C) uint8 as `photo_batch` gives a photo, but uint8 (channels, size, size)."""
+    return photo_batch(Image.fromarray(picture.squeeze()), size, channels)[0]
+
+
 def photo_batch(image: Image.Image, size: int, channels: int = 3) -> Tensor:
     """The centred square, resized with antialiasing: uint8 (1, channels, size, size), channels 3 (RGB) or 1 (grey)."""
     if channels not in (1, 3):

@@ -6,11 +6,10 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from resnet.data.dataset import normalise, some_tests
-from resnet.data.photos import photo_batch
+from resnet.data.photos import picture_pixels
 from resnet.errors import Refused
 from resnet.nets.model import ResNet
 from resnet.runs.prepare import load_data
@@ -49,7 +48,7 @@ class OpenedRun:
             return self.prepare(images), labels
         known, rows, pictures = self.run.test_set()
         net = self.run.job.net
-        found = [photo_batch(Image.fromarray(p.squeeze()), net.image_size, net.in_channels)[0] for p in pictures]
+        found = [picture_pixels(picture, net.image_size, net.in_channels) for picture in pictures]
         if not found:
             raise Refused(f"The data set of {self.run.id} is not here, and its folder holds no pictures.")
         return self.prepare(torch.stack(found)), torch.from_numpy(known[rows]).long()

@@ -92,10 +92,8 @@ class Run(Records):
         of a run that is starting, the process is asked. One that says queued or running and has no worker gets one only
         by a start, which marks it as starting first.
         """
-        ended, status = (
-            children.ended(self.path),
-            self._written_status(),
-        )  # in this order: a worker may end well in between
+        ended = children.ended(self.path)  # asked first, for a worker may end well in between
+        status = self._written_status()
         if status.state in ("queued", "running"):
             return status if self.alive() else self.status_without_worker()
         return _without_worker(status, ended)
@@ -247,6 +245,13 @@ def create_race(job: Job, nets: Sequence[NetSpec]) -> list[Run]:
     """The job's run for each of the nets instead of its own, not yet started: one group."""
     group = secrets.token_hex(4)
     return [create(dataclasses.replace(job, net=net, group=group)) for net in nets]
+
+
+def race_of(run: Run) -> list[Run]:
+    """The runs of the run's race, itself among them: the residual nets first, then the older ones."""
+    every = [*all_runs(), *shipped()] if run.job.group else [run]
+    same = [other for other in every if other.job.group == run.job.group]
+    return sorted(same or [run], key=lambda other: (other.job.net.plain, other.created(), other.id))
 
 
 def find(run_id: str) -> Run:

@@ -1,8 +1,7 @@
 """The weights in a run's folder: the checkpoint's names, saved and loaded."""
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from resnet.errors import Refused
 from resnet.files import replace_file, sync_file
@@ -22,8 +21,7 @@ def load_model(run: Run, epoch: int | None = None) -> ResNet:
     if path is None or (epoch is None and run.checkpoint_step() is None):
         raise Refused(f"{run.id} has no checkpoint yet. The first one comes within {CHECKPOINT_EVERY_S} seconds.")
     model = build(run.job.net)
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    tensors = load_file(path)
     try:
         model.load_state_dict(weights_of(tensors) if epoch is None else tensors)
     except RuntimeError:
@@ -55,5 +53,4 @@ def load_checkpoint(run: Run, state: State, recorded: tuple[int, int], per_epoch
     if step is None or step > recorded[0] or (step - 1) // per_epoch > recorded[1]:
         return
     device = str(next(state.model.parameters()).device)
-    with safe_open(run.path / "checkpoint.safetensors", "pt", device) as file:
-        state.load({name: file.get_tensor(name) for name in file.keys()}, step)  # noqa: SIM118
+    state.load(load_file(run.path / "checkpoint.safetensors", device), step)

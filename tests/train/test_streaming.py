@@ -198,7 +198,7 @@ def test_a_streaming_run_stopped_in_an_epoch_ends_as_one_that_never_was(monkeypa
     labels, _, pictures = whole.test_set()
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert pictures.shape == (9, SIZE, SIZE, 3)
-    shown, of_class = cached.test_pictures(whole)  # by Saliency and Gradients
+    shown, of_class = cached.samples(whole)  # by Saliency and Gradients
     assert np.array_equal(shown, pictures)
     assert np.array_equal(of_class, labels)
 
