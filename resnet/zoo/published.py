@@ -79,11 +79,6 @@ def condition(figure: Published, spec: NetSpec | None, input_shape: tuple[int, .
     return ""
 
 
-def published() -> pd.DataFrame:
-    """One row per figure, the columns of `Published`."""
-    return pd.DataFrame(list(PUBLISHED), columns=list(Published._fields))
-
-
 def published_of(nets: Mapping[str, NetSpec | None], input_shapes: Mapping[str, tuple[int, ...]]) -> pd.DataFrame:
     """One row per net and figure: the columns of `Published` with the net's key as `net`; note: `condition`; and what:
     data set and metric.

@@ -6,7 +6,7 @@ import pytest
 from torchvision.models import get_model_weights
 
 from resnet.nets.spec import PRESETS, NetSpec
-from resnet.zoo.published import HE_2015, PUBLISHED, condition, published, published_of
+from resnet.zoo.published import HE_2015, PUBLISHED, condition, published_of
 from resnet.zoo.relatives import RELATIVES
 from resnet.zoo.systems import SYSTEMS
 from resnet.zoo.weights import TORCHVISION
@@ -38,9 +38,8 @@ def test_published_figures_belong_to_known_nets() -> None:
     ],
 )
 def test_published_values(net: str, source: str, metric: str, value: float, resolution: int) -> None:
-    table = published()
-    found = table[(table.net == net) & (table.source == source) & (table.metric == metric)]
-    assert found[["value", "resolution"]].values.tolist() == [[value, resolution]]
+    found = [row for row in PUBLISHED if (row.net, row.source, row.metric) == (net, source, metric)]
+    assert [(row.value, row.resolution) for row in found] == [(value, resolution)]
 
 
 def test_every_trained_net_of_torchvision_has_its_figures() -> None:
