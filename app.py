@@ -6,25 +6,18 @@ start with "Page not found".
 """
 
 import contextlib
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import streamlit as st
 
-
-def warm_up() -> None:
-    """Import torch and profile one net, so that the first visitor does not wait for it."""
-    from resnet.costs.profiler import profile
-    from resnet.nets.spec import PRESETS
-
-    profile(PRESETS["ResNet-20"])
+from pages.ui import server
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
-    threading.Thread(target=warm_up, daemon=True).start()
+    server.start()
     yield
 
 
-app = st.App(Path(__file__).parent / "pages" / "ui" / "main.py", lifespan=lifespan)
+app = st.App(Path(__file__).parent / "pages" / "ui" / "main.py", lifespan=lifespan, on_script_error=server.report)

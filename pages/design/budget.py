@@ -61,7 +61,6 @@ def show(found: list[budget.Fit], allowed: budget.Budget) -> None:
         widgets.page_link("design/build.py", f"Open {spec.name} on the Build page", spec)
 
 
-st.title("Budget")
 current = state.net()
 controls, result = st.columns([1, 2.6], gap="large")
 with controls:

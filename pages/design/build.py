@@ -59,7 +59,6 @@ def show_costs(spec: NetSpec) -> None:
     widgets.chart(figure, text, "build.costs")
 
 
-st.title("Build")
 new = state.arrives() or not editor.filled()
 current = state.net()
 if new:

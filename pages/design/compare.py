@@ -142,7 +142,6 @@ def costs_by_name(cost: str, profiles: Profiles) -> dict[str, float]:
 
 VIEWS = {"Costs": show_costs, "Difference of two": show_difference, "Published accuracy": show_published}
 
-st.title("Compare")
 own = state.net()
 offered = catalogue.nets(own)
 start = list(dict.fromkeys([catalogue.own_name(own), *START]))[:4]

@@ -31,7 +31,6 @@ def show(spec: NetSpec, name: str) -> None:
                 st.caption(f"The first {SHOWN:,} characters of {len(text):,}.")
 
 
-st.title("Export")
 current = state.net()
 controls, result = st.columns([1, 2.2], gap="large")
 with controls:

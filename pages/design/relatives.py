@@ -53,7 +53,6 @@ def show(name: str, profile: Profile) -> None:
     st.download_button("Download this table", table.to_csv(index=False), f"{name} {view.lower()}.csv", "text/csv")
 
 
-st.title("Relatives")
 controls, result = st.columns([1, 2.6], gap="large")
 with controls:
     kind = widgets.choice("What", KINDS, "relatives.kind")

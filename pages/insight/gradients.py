@@ -94,13 +94,6 @@ def show(frame: pd.DataFrame, where: str) -> None:
         widgets.chart(figure, f"{text}, {where}. {reading(frame, kind)}.", f"gradients.{kind}")
 
 
-st.title("Gradients")
-st.markdown(
-    "“Without shortcuts the gradient vanishes on its way back to the first layers”, many textbooks say. Measure it: "
-    "with batch norm and He initialisation a deep plain net's gradients do not vanish, they **grow** towards the input "
-    "(He et al. 2015, section 4.1, found “healthy norms with BN”), and shortcuts slow that growth down. "
-    "Then switch the norm off."
-)
 controls, picture = st.columns([1, 2.6], gap="large")
 with controls:
     current = state.net()

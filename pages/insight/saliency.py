@@ -124,8 +124,6 @@ def show(pair: tuple[Run, Run], seen: list[np.ndarray]) -> None:
     st.caption(f"Trained on: {pair[0].info().get('source') or pair[0].job.data}")
 
 
-st.title("Saliency")
-st.markdown("Two nets, one picture: which pixels made each of them say what it says?")
 plain_data = {run.job.data for run in runs.trained(plain=True)}
 if not any(run.job.data in plain_data for run in runs.trained(plain=False)):
     quick_start()

@@ -2,15 +2,8 @@
 
 import streamlit as st
 
-st.title("ResNet Explorer")
-st.markdown(
-    "Build a residual network, see every shape, parameter and multiply-add in it, and train it live beside its "
-    "**plain twin**, the same net without shortcuts. Then compare their gradients, and see what each of them looks "
-    "at in your own photo."
-)
-with st.spinner("Loading PyTorch …"):  # the words above are on screen before torch is imported
-    from pages.ui import widgets
-    from resnet.nets.spec import PRESETS, plain_twin
+from pages.ui import widgets
+from resnet.nets.spec import PRESETS, plain_twin
 
 name = widgets.choice("A net to begin with", ("ResNet-20", "ResNet-56", "ResNet-18", "ResNet-50"), "start.net")
 spec = PRESETS[name]

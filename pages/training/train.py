@@ -297,7 +297,6 @@ def group_view(group: list[Run], going: bool) -> None:
         replay.show(group)
 
 
-st.title("Train")
 run = shown_run()
 group = runs.race_of(run) if run else []
 going = live.active(group)

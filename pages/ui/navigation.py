@@ -1,22 +1,48 @@
 """The pages that there are: a section is a folder of pages/, a page a file in it; both are found, none is listed."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 PAGES = Path(__file__).parent.parent
 
-# What a file cannot say: the order in the menu, a section's title ("": its pages are links of their own), an icon.
-# Sections and pages without a line come last, by name.
+# What a file cannot say: the order in the menu, a section's title ("": its pages are links of their own), the head of a
+# page. Sections and pages without a line come last, by name.
 SECTIONS = {"start": "", "design": "Design", "training": "Training", "insight": "Insight"}
-ICONS = {
-    "start": ":material/home:",
-    "build": ":material/schema:",
-    "compare": ":material/compare_arrows:",
-    "budget": ":material/savings:",
-    "relatives": ":material/family_history:",
-    "export": ":material/download:",
-    "train": ":material/show_chart:",
-    "gradients": ":material/waves:",
-    "saliency": ":material/visibility:",
+
+
+class Head(NamedTuple):
+    """What a page shows before PyTorch is there: its icon in the menu, its first words, its title (its name)."""
+
+    icon: str | None = None
+    words: str = ""
+    title: str = ""
+
+
+HEADS = {
+    "start": Head(
+        ":material/home:",
+        "Build a residual network, see every shape, parameter and multiply-add in it, and train it live beside its "
+        "**plain twin**, the same net without shortcuts. Then compare their gradients, and see what each of them looks "
+        "at in your own photo.",
+        "ResNet Explorer",
+    ),
+    "build": Head(":material/schema:"),
+    "compare": Head(":material/compare_arrows:"),
+    "budget": Head(":material/savings:"),
+    "relatives": Head(":material/family_history:"),
+    "export": Head(":material/download:"),
+    "train": Head(":material/show_chart:"),
+    "gradients": Head(
+        ":material/waves:",
+        "“Without shortcuts the gradient vanishes on its way back to the first layers”, many textbooks say. Measure "
+        "it: with batch norm and He initialisation a deep plain net's gradients do not vanish, they **grow** towards "
+        "the input (He et al. 2015, section 4.1, found “healthy norms with BN”), and shortcuts slow that growth down. "
+        "Then switch the norm off.",
+    ),
+    "saliency": Head(
+        ":material/visibility:",
+        "Two nets, one picture: which pixels made each of them say what it says?",
+    ),
 }
 
 
@@ -24,7 +50,7 @@ def found(folder: Path = PAGES) -> dict[str, list[Path]]:
     """The scripts of each section, by the section's title and in the menu's order, as `st.navigation` takes them."""
     scripts = sorted(path for path in folder.glob("*/*.py") if path.parent.name != "ui" and path.stem != "__init__")
     names = [*SECTIONS, *sorted({path.parent.name for path in scripts} - SECTIONS.keys())]
-    order = list(ICONS)
+    order = list(HEADS)
     scripts.sort(key=lambda path: order.index(path.stem) if path.stem in order else len(order))
     sections = {SECTIONS.get(name, words(name)): [p for p in scripts if p.parent.name == name] for name in names}
     return {title: paths for title, paths in sections.items() if paths}
@@ -33,3 +59,9 @@ def found(folder: Path = PAGES) -> dict[str, list[Path]]:
 def words(name: str) -> str:
     """A folder's or file's name as a title."""
     return name.replace("_", " ").capitalize()
+
+
+def head(name: str) -> Head:
+    """The head of the page of that name."""
+    found = HEADS.get(name, Head())
+    return found._replace(title=found.title or words(name))

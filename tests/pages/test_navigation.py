@@ -16,7 +16,7 @@ def test_the_pages_have_the_addresses_that_people_have_kept() -> None:
     names = [path.stem for paths in navigation.found().values() for path in paths]
     kept = ["start", "build", "compare", "budget", "relatives", "export", "train", "gradients", "saliency"]
     assert [name for name in names if name in kept] == kept
-    assert set(names) <= set(navigation.ICONS), "give the page its line in ICONS"
+    assert set(names) <= set(navigation.HEADS), "give the page its line in HEADS"
     assert len(names) == len(set(names)), "two pages of one name would have one address"
 
 

@@ -1,0 +1,72 @@
+"""What the server does beside the pages: imports at its start, garbage collection, reports of errors."""
+
+import ctypes
+import gc
+import logging
+import secrets
+import sys
+import threading
+
+import streamlit as st
+
+COLLECT_S = 15.0
+LOG = logging.getLogger(__name__)
+_ready = threading.Event()
+_ready.set()  # until `start`
+
+
+def start() -> None:
+    """Import what the pages need in a thread, so that the first page shows its words meanwhile; then collect."""
+    _ready.clear()
+    threading.Thread(target=_run, name="server", daemon=True).start()
+
+
+def ready(timeout: float | None = 0.0) -> bool:
+    """Whether the imports are done, after `timeout` seconds at most; None waits."""
+    return _ready.wait(timeout)
+
+
+def _run() -> None:
+    gc.disable()  # nearly all that an import makes stays, and to look through it again and again takes a second
+    try:
+        _warm_up()
+    except Exception:
+        LOG.exception("The warm-up failed; the pages will import what they need.")
+    finally:
+        gc.enable()
+        _ready.set()
+    gc.collect()
+    gc.freeze()  # PyTorch leaves 600,000 objects that live as long as the process; no collection looks at them again
+    while not threading.Event().wait(COLLECT_S):
+        collect()
+
+
+def _warm_up() -> None:
+    """Import torch and what the first visitors would wait for."""
+    import pages.ui.editor
+    import pages.ui.overlay
+    import pages.ui.pretrained
+    import pages.ui.replay  # noqa: F401
+    from pages.ui.cached import net_profile
+    from resnet.nets.spec import PRESETS
+
+    net_profile(PRESETS["ResNet-20"])
+
+
+def collect() -> None:
+    """Free cycles, and give what is free back to the system where the C library can (glibc)."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
+def report(error: Exception) -> bool:
+    """Tell the visitor in a sentence, with a number under which the details are in the log; always True."""
+    number = secrets.token_hex(4)
+    LOG.error("Report %s", number, exc_info=error)
+    st.error(
+        f"Something went wrong on this page. Nothing of yours is lost: reload the page, or go on elsewhere. "
+        f"To report it, name the number {number}, under which the server's log has the details.",
+        icon=":material/bug_report:",
+    )
+    return True
