@@ -20,4 +20,9 @@ async def lifespan(app: st.App) -> AsyncIterator[None]:
     yield
 
 
-app = st.App(Path(__file__).parent / "pages" / "ui" / "main.py", lifespan=lifespan, on_script_error=server.report)
+app = st.App(
+    Path(__file__).parent / "pages" / "ui" / "main.py",
+    lifespan=lifespan,
+    routes=server.ROUTES,
+    on_script_error=server.report,
+)

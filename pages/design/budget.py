@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.ui import state, widgets
+from pages.ui import state, widgets, work
 from pages.ui.costs import number
 from resnet.costs import budget
 from resnet.costs.compare import scaled
@@ -10,7 +10,7 @@ from resnet.limits import MAX_BATCH
 from resnet.nets.blocks import BLOCKS
 from resnet.nets.codes import to_code
 from resnet.nets.kinds import STEMS
-from resnet.nets.spec import NetSpec
+from resnet.work.requests import Search
 
 
 def limits() -> budget.Budget:
@@ -21,15 +21,6 @@ def limits() -> budget.Budget:
     mib = left.number_input("Memory (MiB), 0 for any", 0, 200_000, 0, 256, key="budget.memory")
     batch = right.number_input("at batch", 1, MAX_BATCH, 128, key="budget.batch")
     return budget.Budget(round(params * 1e6), round(macs * 1e6), mib * 2**20, batch)
-
-
-def find(base: NetSpec, allowed: budget.Budget, blocks: tuple[str, ...], stems: tuple[str, ...]) -> list[budget.Fit]:
-    bar = st.progress(0.0, "Counting …")
-    found: list[budget.Fit] = []
-    for share, found in budget.search(base, allowed, blocks, stems):
-        bar.progress(share, f"Counting … {len(found)} nets so far")
-    bar.empty()
-    return found
 
 
 def show(found: list[budget.Fit], allowed: budget.Budget) -> None:
@@ -73,15 +64,15 @@ with controls:
     stems = st.multiselect(
         "Stems", [s for s in STEMS if current.dims in STEMS[s].dims], [current.stem], key="budget.stems"
     )
-    asked = allowed, tuple(blocks), tuple(stems)
-    pressed = st.button("Find nets", type="primary", width="stretch", disabled=not (blocks and stems))
+    if st.button("Find nets", type="primary", width="stretch", disabled=not (blocks and stems)):
+        state.set_result("budget", Search(current, allowed, tuple(blocks), tuple(stems)))
+        work.ask(state.result("budget"))
 with result:
-    if pressed:
-        state.set_result("budget", (asked, find(current, *asked)))
-    asked_then, found = state.result("budget", (asked, None))
-    if asked_then != asked:
-        st.info("Your limits have changed. Press Find nets to search again.")
-    if found is None:
+    asked: Search | None = state.result("budget")
+    if asked is None:
         st.info("Set your limits and press Find nets.")
     else:
-        show(found, asked_then[0])
+        if (asked.budget, asked.blocks, asked.stems) != (allowed, tuple(blocks), tuple(stems)):
+            st.info("Your limits have changed. Press Find nets to search again.")
+        if (found := work.result(asked, "Find these nets again")) is not None:
+            show(found, asked.budget)

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from pages.ui import state, widgets
+from pages.ui import state, widgets, work
 from pages.ui.cached import named_profile
 from pages.ui.costs import number
 from resnet.costs.compare import KINDS, QUANTITIES, aligned, differences, steps, totals, with_latency
 from resnet.costs.profiler import Profile
-from resnet.costs.speed import Latency, latency
+from resnet.costs.speed import Latency
 from resnet.errors import Refused
 from resnet.nets.spec import NetSpec
 from resnet.plots import costs as cost_plots
+from resnet.work.requests import NetLatency
 from resnet.zoo import catalogue
 from resnet.zoo.published import published_of
 
@@ -23,30 +24,18 @@ Nets = Mapping[str, NetSpec | None]  # of `catalogue.nets`
 Profiles = dict[str, Profile]
 
 
-def measured() -> dict[str, Latency]:
-    """What was timed in this session, by the net's name."""
-    return state.result("compare.latency", {})
-
-
-def measure(nets: Nets, profiles: Profiles) -> None:
-    """Time every net that stands alone on this machine, batch 1."""
-    found = dict(measured())
-    bar = st.progress(0.0)
-    for done, (name, spec) in enumerate(nets.items()):
-        bar.progress(done / len(nets), f"Timing {name} …")
-        with widgets.show_errors(Refused, RuntimeError):
-            if net := catalogue.timeable(name, spec):
-                found[name] = latency(net, profiles[name].input_shape, seconds=2.0)
-    bar.empty()
-    state.set_result("compare.latency", found)
+def measured(nets: Nets) -> dict[str, Latency]:
+    """What has been timed on this machine, by the net's name."""
+    found = {name: work.known(NetLatency(name, spec)) for name, spec in nets.items()}
+    return {name: latency for name, latency in found.items() if latency}
 
 
 def show_costs(profiles: Profiles, nets: Nets) -> None:
     table = totals(profiles, {name: spec.depth for name, spec in nets.items() if spec})
-    if st.button(f"Measure their speed here (about {4 * len(profiles)} s)", icon=":material/timer:"):
-        measure(nets, profiles)
-    if profiles.keys() & measured().keys():
-        table = with_latency(table, measured())
+    with widgets.show_errors(Refused):
+        work.ready([NetLatency(name, spec) for name, spec in nets.items()], "Measure their speed here")
+    if times := measured(nets):
+        table = with_latency(table, times)
     config = {
         "latency": st.column_config.NumberColumn("ms for one image here", format="%.2f"),
         "spread": st.column_config.NumberColumn(
@@ -118,10 +107,10 @@ def show_published(profiles: Profiles, nets: Nets) -> None:
     left, right = st.columns(2)
     what = left.selectbox("Accuracy", list(results.what.unique()), key="compare.metric")
     axes = {"macs": QUANTITIES["macs"], "params": QUANTITIES["params"]}
-    axes |= {"latency": "seconds for one image on this machine"} if profiles.keys() & measured().keys() else {}
+    axes |= {"latency": "seconds for one image on this machine"} if measured(nets) else {}
     cost = right.selectbox("Against", list(axes), key="compare.cost", format_func=axes.__getitem__)
     shown = results[results.what == what]
-    shown = shown.assign(**{cost: shown.net.map(costs_by_name(cost, profiles))})
+    shown = shown.assign(**{cost: shown.net.map(costs_by_name(cost, profiles, nets))})
     hollow = " A hollow mark was measured at another size or with another net than its cost: hover over it."
     widgets.chart(
         cost_plots.cost_scatter(shown, cost, axes[cost], what),
@@ -134,9 +123,9 @@ def show_published(profiles: Profiles, nets: Nets) -> None:
     widgets.table(results[columns], {"recipe": st.column_config.LinkColumn("recipe")})
 
 
-def costs_by_name(cost: str, profiles: Profiles) -> dict[str, float]:
+def costs_by_name(cost: str, profiles: Profiles, nets: Nets) -> dict[str, float]:
     if cost == "latency":
-        return {name: each.median for name, each in measured().items()}
+        return {name: each.median for name, each in measured(nets).items()}
     return {name: getattr(profile, cost) for name, profile in profiles.items()}
 
 

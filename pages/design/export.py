@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from pages.ui import pretrained, state, widgets
-from pages.ui.cached import exported
+from pages.ui import pretrained, state, widgets, work
+from pages.ui.cached import exported, files
 from resnet.errors import Refused
 from resnet.exports.forms import EXPORTERS, file_name, size_text
 from resnet.nets.spec import NetSpec
+from resnet.work.requests import Exported
 
 SHOWN = 20_000  # characters of a file
 
@@ -17,18 +18,41 @@ def show(spec: NetSpec, name: str) -> None:
     if reason := exporter.reason(spec):
         st.warning(f"{reason} Choose another form, or another net.")
         return
-    weights = pretrained.field(spec, "export.weights") if exporter.needs_weights else ("", None)
-    if weights is None or (exporter.needs_weights and not st.toggle("Write the file", key=f"export.write.{name}")):
-        return
     with widgets.show_errors(Refused):
-        content = exported(name, spec, *weights)
-        label = f"Download {file_name(name, spec)} ({size_text(len(content))})"
-        st.download_button(label, content, file_name(name, spec), exporter.mime, type="primary")
-        if not exporter.needs_weights:
-            text = content.decode()
-            st.code(text[:SHOWN], "python" if exporter.suffix.endswith(".py") else None)
-            if len(text) > SHOWN:
-                st.caption(f"The first {SHOWN:,} characters of {len(text):,}.")
+        (show_file if exporter.needs_weights else show_text)(spec, name)
+
+
+def show_text(spec: NetSpec, name: str) -> None:
+    content = exported(name, spec)
+    st.download_button(
+        label(spec, name, len(content)), content, file_name(name, spec), EXPORTERS[name].mime, type="primary"
+    )
+    text = content.decode()
+    st.code(text[:SHOWN], "python" if EXPORTERS[name].suffix.endswith(".py") else None)
+    if len(text) > SHOWN:
+        st.caption(f"The first {SHOWN:,} characters of {len(text):,}.")
+
+
+def show_file(spec: NetSpec, name: str) -> None:
+    """A file with weights may be large, so the server sends it from the disk."""
+    weights = pretrained.field(spec, "export.weights")
+    if weights is None:
+        return
+    request = Exported(name, spec, weights, files().name)
+    path = work.result(request, "Write the file")
+    if path is None:
+        return
+    if not path.exists():
+        st.info("The file has been removed to make room for others.")
+        if st.button("Write it again"):
+            work.again(request)
+        return
+    address = f"files/{path.name}/{file_name(name, spec)}"
+    st.link_button(label(spec, name, path.stat().st_size), address, type="primary", icon=":material/download:")
+
+
+def label(spec: NetSpec, name: str, size: int) -> str:
+    return f"Download {file_name(name, spec)} ({size_text(size)})"
 
 
 current = state.net()

@@ -1,31 +1,40 @@
 """Gradients: how large the loss's gradient is along the depth of a net and of its plain twin."""
 
-import dataclasses
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
 
-from pages.ui import state, widgets
-from pages.ui.cached import NOISE, gradients_at_start, gradients_of_run, net_profile
-from resnet.analysis.batches import batch_limit
-from resnet.analysis.gradients import OUTPUT, WEIGHT, side_by_side, trend
+from pages.ui import state, widgets, work
+from pages.ui.cached import data_changed
+from resnet.analysis.gradients import OUTPUT, WEIGHT, trend
 from resnet.data import dataset as data
 from resnet.errors import Refused
 from resnet.nets.spec import NetSpec, twins
 from resnet.plots import analysis as analysis_plots
 from resnet.runs import store as runs
 from resnet.runs.store import Run
+from resnet.work.predict import backward, batch_limit, in_turn
+from resnet.work.requests import At, Gradients, RunGradients
 
 START = "at initialisation"
 
 
-def batch_field(spec: NetSpec) -> int:
-    profile = net_profile(spec)
-    limit = batch_limit(profile.params, profile.activations)
-    return st.number_input("Batch", 2, limit, min(128, limit), key=f"gradients.batch.{limit}")
+NOISE = "Gaussian noise"
+BATCHES = (128, 64, 32, 16, 8)  # the first choice is the largest that is light work, else the last one
 
 
-def at_start(spec: NetSpec) -> pd.DataFrame:
+def batch_field(nets: Sequence[NetSpec]) -> int:
+    """Images of the batch, as many as fit; Refused where not even two do."""
+    limit = min(batch_limit(net) for net in nets)
+    offered = [size for size in BATCHES if size <= limit] or [limit]
+    light = (size for size in offered if in_turn([backward(net, size) for net in nets]).light)
+    first = next(light, offered[-1])
+    return st.number_input("Batch", 2, limit, first, key=f"gradients.batch.{limit}.{first}")
+
+
+def at_start(spec: NetSpec) -> pd.DataFrame | None:
     """Norms of both untrained twins, with the switches that change the story."""
     switches = {"batch": "batch norm", "group": "group norm", "none": "no norm"}
     norm = widgets.choice("Norm", switches, "gradients.norm", "Without batch norm the result is reversed.", switches)
@@ -33,19 +42,17 @@ def at_start(spec: NetSpec) -> pd.DataFrame:
     seed = st.number_input("Seed", 0, 2**31, 0, key="gradients.seed", persist_state="session")
     offered = [name for name in data.available() if (spec.classes, spec.in_channels, spec.frames) == (10, 3, 0)]
     source = st.selectbox("Images", [NOISE, *offered], key="gradients.source")
-    count = batch_field(spec)
-    nets = twins(spec)
     rescued = zero and not spec.skip_init
-    switched = [dataclasses.replace(net, norm=norm, zero_init=rescued and not net.plain) for net in nets]
-    frames = [gradients_at_start(net, seed, source, count) for net in switched]
-    return side_by_side(nets, frames)
+    switched = tuple(replace(net, norm=norm, zero_init=rescued and not net.plain) for net in twins(spec))
+    count = batch_field(switched)
+    named, changed = ("", 0.0) if source == NOISE else (source, data_changed(source))
+    return work.result(Gradients(switched, seed, named, count, changed))
 
 
-def of_runs(chosen: list[Run]) -> pd.DataFrame:
-    count = batch_field(chosen[0].job.net)
+def of_runs(chosen: list[Run]) -> pd.DataFrame | None:
+    count = batch_field([run.job.net for run in chosen])
     st.caption(f"On test images of {chosen[0].job.data}.")
-    frames = [gradients_of_run(run.id, run.checkpoint_step() or 0, count) for run in chosen]
-    return side_by_side([run.job.net for run in chosen], frames)
+    return work.result(RunGradients(tuple(At(run.id, run.checkpoint_step() or 0) for run in chosen), count))
 
 
 def races() -> dict[str, list[Run]]:

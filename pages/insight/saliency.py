@@ -3,17 +3,8 @@
 import numpy as np
 import streamlit as st
 
-from pages.ui import live, widgets
-from pages.ui.cached import (
-    Answer,
-    answer,
-    attribution,
-    explainable_layers,
-    look,
-    photo_pixels,
-    sample_pixels,
-    samples,
-)
+from pages.ui import live, widgets, work
+from pages.ui.cached import explainable_layers, look, photo_pixels, sample_pixels, samples
 from resnet.attribution.methods import METHODS, common_scale
 from resnet.errors import Refused
 from resnet.limits import PHOTO_MB
@@ -24,6 +15,7 @@ from resnet.runs.jobs import Job
 from resnet.runs.process import race
 from resnet.runs.store import Run
 from resnet.train.recipes import Recipe
+from resnet.work.requests import Answer, Answers, At, Maps, Picture
 
 QUICK_NET = cifar(8)
 QUICK_RECIPE = Recipe(epochs=3, batch=32, augment=False)  # on shapes: 87 % (residual) and 93 % (plain)
@@ -92,12 +84,15 @@ def show(pair: tuple[Run, Run], seen: list[np.ndarray]) -> None:
     """Top-5 predictions and overlays of both nets for one picture, on one colour scale."""
     names = pair[0].class_names()
     steps = [run.checkpoint_step() or 0 for run in pair]
-    answers = [answer(run.id, step, pixels) for run, step, pixels in zip(pair, steps, seen, strict=True)]
+    trained = tuple(At(run.id, step) for run, step in zip(pair, steps, strict=True))
+    pictures = tuple(map(Picture.of, seen))
+    answers = work.result(Answers(trained, pictures), "Classify the picture")
+    if answers is None:
+        return
     method, layer, target, opacity = explain_fields(pair, answers, names)
-    maps = [
-        attribution(run.id, step, pixels, method, layer, target)
-        for run, step, pixels in zip(pair, steps, seen, strict=True)
-    ]
+    maps = work.result(Maps(trained, pictures, method, layer, target), "Draw the maps")
+    if maps is None:
+        return
     high = common_scale(maps)
     for run, step, pixels, said, values, column in zip(pair, steps, seen, answers, maps, st.columns(2), strict=True):
         with column:

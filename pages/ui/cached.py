@@ -1,33 +1,32 @@
 """Every cache of the app: results by their frozen arguments, each with a limit."""
 
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
 import streamlit as st
+from streamlit import runtime
 
-from resnet.analysis.batches import noise_batch
-from resnet.analysis.gradients import gradient_norms
-from resnet.attribution.methods import common_layers, explain, top_k
+from resnet.attribution.methods import common_layers
 from resnet.costs.memory import Memory, memory
 from resnet.costs.profiler import Profile, profile
 from resnet.data import dataset as datasets
 from resnet.data.photos import open_photo, photo_batch, picture_pixels
 from resnet.errors import Refused
 from resnet.exports.forms import export
-from resnet.nets.model import ResNet, build
+from resnet.nets.model import build
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, follow
-from resnet.runs.opened import open_run
+from resnet.work.scheduler import Scheduler
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
+@st.cache_resource(max_entries=200, show_spinner=False)  # profiles are never changed, so they need no copies
 def net_profile(spec: NetSpec) -> Profile:
     return profile(spec)
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
+@st.cache_resource(max_entries=200, show_spinner=False)
 def other_profile(name: str, image_size: int | None = None) -> Profile:
     """Of a relative or a system, at its own image size if none is given. Refused, SpecError, ProfileError."""
     from resnet.zoo.catalogue import profile_other  # torchvision is slow to import
@@ -40,7 +39,7 @@ def named_profile(name: str, spec: NetSpec | None) -> Profile:
     return net_profile(spec) if spec else other_profile(name)
 
 
-@st.cache_data(max_entries=100, show_spinner=False)
+@st.cache_resource(max_entries=100, show_spinner=False)
 def net_memory(spec: NetSpec, batch: int, optimizer: str, precision: str) -> Memory:
     return memory(spec, batch, optimizer, precision)
 
@@ -69,8 +68,13 @@ class DataInfo:
 
 def data_info(name: str) -> DataInfo:
     """Of a data set that the data folder offers. Refused with a sentence where it cannot be read."""
+    return _data_info(name, data_changed(name))
+
+
+def data_changed(name: str) -> float:
+    """When the file or folder of a data set last changed, 0 where there is none."""
     path = datasets.data_folder() / ("cifar10.npz" if name == "cifar10" else name)
-    return _data_info(name, path.stat().st_mtime if path.exists() else 0)
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the data set …")
@@ -91,29 +95,30 @@ def _data_info(name: str, changed: float) -> DataInfo:
     )
 
 
-@st.cache_data(max_entries=16, show_spinner="Writing the file …")
-def exported(name: str, spec: NetSpec, weights: str, _model: ResNet | None) -> bytes:
-    """The net in one form of file, with the weights that `weights` names and `_model` holds. Refused."""
-    return export(name, spec, _model)
+@st.cache_data(max_entries=16, show_spinner=False)
+def exported(name: str, spec: NetSpec) -> bytes:
+    """The net in one form of file that needs no weights. Refused."""
+    return export(name, spec)
 
 
-NOISE = "Gaussian noise"
+SERVER = "the server"  # a client of the scheduler's beside the sessions
 
 
-@st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
-def gradients_at_start(spec: NetSpec, seed: int, source: str, count: int) -> pd.DataFrame:
-    """Gradient norms of the untrained net on NOISE or a data set: columns name, kind, depth, norm. Refused."""
-    if source == NOISE:
-        return gradient_norms(build(spec, seed), *noise_batch(spec, count))
-    data = datasets.load_offered(source, size=spec.image_size, train=2000)
-    return gradient_norms(build(spec, seed), *data.test_batch(count))
+@st.cache_resource(show_spinner=False)
+def scheduler() -> Scheduler:
+    """The one door for heavy work, shared by all sessions."""
+    return Scheduler(alive=_alive)
 
 
-@st.cache_data(max_entries=64, show_spinner="Running one batch forward and backward …")
-def gradients_of_run(run_id: str, step: int, count: int) -> pd.DataFrame:
-    """The same of a run's checkpoint at `step`, on test images of its own data set. Refused."""
-    trained = open_run(runs.find(run_id))
-    return gradient_norms(trained.model, *trained.test_batch(count))
+def _alive(client: str) -> bool:
+    """Whether the session has a browser."""
+    return client == SERVER or not runtime.exists() or runtime.get_instance().is_active_session(client)
+
+
+@st.cache_resource(show_spinner=False)
+def files() -> TemporaryDirectory:
+    """Where exported files and uploaded weights lie while the server runs."""
+    return TemporaryDirectory(prefix="resnet-explorer-")
 
 
 LOOK_S = 0.9  # a little less than live.REFRESH_S, so that each refresh shows what is new
@@ -161,29 +166,6 @@ def photo_pixels(raw: bytes, size: int, channels: int) -> np.ndarray:
 def sample_pixels(picture: np.ndarray, size: int, channels: int) -> np.ndarray:
     """The same of a sample (S, S, C) uint8."""
     return picture_pixels(picture, size, channels).numpy()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a net says of one picture: its top classes, likeliest first, and their probabilities."""
-
-    classes: list[int]
-    probabilities: np.ndarray
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def answer(run_id: str, step: int, pixels: np.ndarray) -> Answer:
-    """The top 5 of a run's checkpoint at `step` for one picture, uint8 (C, S, S)."""
-    trained = open_run(runs.find(run_id))
-    values, classes = top_k(trained.model, trained.prepare(pixels[None]), 5)
-    return Answer(classes[0].tolist(), values[0].numpy())
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def attribution(run_id: str, step: int, pixels: np.ndarray, method: str, layer: str, target: int) -> np.ndarray:
-    """The map (S, S) of a run's checkpoint at `step` for one picture, uint8 (C, S, S)."""
-    trained = open_run(runs.find(run_id))
-    return explain(method, trained.model, trained.prepare(pixels[None]), target, layer)[0].numpy()
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -5,19 +5,20 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.ui import state, widgets
+from pages.ui import widgets, work
 from pages.ui.cached import net_memory, net_profile
 from resnet.costs.compare import by_convention, scaled
 from resnet.costs.conventions import CONVENTIONS, by_stage, count, ledger, unknown
-from resnet.costs.memory import OPTIMIZERS, PRECISIONS, measure_peak
+from resnet.costs.memory import OPTIMIZERS, PRECISIONS
 from resnet.costs.profiler import Profile
 from resnet.costs.recorder import shape_text
-from resnet.costs.speed import DTYPES, Latency, latencies, rooflines
+from resnet.costs.speed import DTYPES, Latency
 from resnet.devices import devices
 from resnet.errors import Refused
-from resnet.limits import MAX_BATCH, WORK_BYTES
+from resnet.limits import MAX_BATCH
 from resnet.nets.spec import NetSpec
 from resnet.plots import costs as cost_plots
+from resnet.work.requests import Peak, Speed
 
 LAYER_COLUMNS = [
     "name", "stage", "kind", "kernel", "out_shape", "params", "macs", "activations", "receptive_field", "stride"
@@ -94,30 +95,10 @@ def speed(spec: NetSpec) -> None:
     batch = left.number_input("Batch", 1, MAX_BATCH, 8, key="costs.speed.batch", persist_state="session")
     precision = middle.selectbox("Precision", list(DTYPES), key="costs.speed.precision")
     device = right.selectbox("Device", devices(), key="costs.speed.device")
-    needed = net_memory(spec, batch, "sgd", precision).inference_peak
-    if needed > WORK_BYTES:
-        st.warning(
-            f"That takes {needed / 1e9:.1f} GB, and the app may use {WORK_BYTES / 1e9:.0f}. Choose a smaller batch."
-        )
-        return
-    key = spec, batch, precision, device
-    if st.button("Measure on this machine (about 8 s)", icon=":material/timer:"):
-        with widgets.show_errors(Refused, RuntimeError):
-            state.set_result("speed", (key, *_measured(spec, batch, precision, device)))
-    asked, *result = state.result("speed", (None,))
-    if asked == key:
-        _show_speed(*result)
-
-
-def _measured(spec: NetSpec, batch: int, precision: str, device: str) -> tuple[Latency, pd.DataFrame]:
-    bar = st.progress(0.0, "Warming up …")
-    for latency in latencies(spec, spec.input_shape, batch, precision, device, seconds=3.0):
-        bar.progress(0.3, f"{len(latency.times)} passes, median {1000 * latency.median:,.2f} ms")
-    table = pd.DataFrame()
-    for table in rooflines(spec, batch, device, precision, seconds=4.0):
-        bar.progress(0.7, f"The stages against what this machine can do: stem {1000 * table.seconds[0]:,.2f} ms")
-    bar.empty()
-    return latency, table
+    with widgets.show_errors(Refused):
+        found = work.measured(Speed(spec, batch, precision, device), "Measure on this machine")
+        if found is not None:
+            _show_speed(*found)
 
 
 # Columns of the table of `rooflines`: head, unit, format.
@@ -164,17 +145,13 @@ def memory(spec: NetSpec) -> None:
             "Weights, gradients, optimiser": result.fixed,
             "Peak at inference": result.inference_peak,
         }
-        key = spec, batch, optimizer, precision
-        asked, measured = state.result("peak", (None, 0))
-        if asked == key:
-            entries["Measured peak while training"] = measured
-        widgets.tiles({label: f"{value / 2**20:,.1f} MiB" for label, value in entries.items()})
-        if result.peak < WORK_BYTES and st.button(
-            "Measure the peak: two real steps on this CPU", icon=":material/memory:"
-        ):
-            with st.spinner("Training two steps in a process of its own …"):
-                state.set_result("peak", (key, measure_peak(spec, batch, "cpu", optimizer, precision)))
-            st.rerun()
+        tiles = st.container()
+        with widgets.show_errors(Refused):
+            request = Peak(spec, batch, optimizer, precision)
+            if measured := work.result(request, "Measure the peak with two real steps on this CPU"):
+                entries["Measured peak while training"] = measured
+        with tiles:
+            widgets.tiles({label: f"{value / 2**20:,.1f} MiB" for label, value in entries.items()})
         table = scaled(result.stages(), dict.fromkeys(result.stages().columns.drop("stage"), 2**20))
         mib = {name: st.column_config.NumberColumn(f"{name} (MiB)", format="%.2f") for name in table.columns[1:]}
         widgets.table(table, mib)
@@ -183,8 +160,9 @@ def memory(spec: NetSpec) -> None:
             f"which stage holds them. The peak is at {result.peak_at}. What kernels borrow for a moment is in the "
             "measured figure alone."
         )
-        work = net_profile(spec)
+        profile = net_profile(spec)
+        times = profile.training_macs / profile.macs
         st.caption(
-            f"One image forward and backward takes {work.training_macs:,} MACs, {work.training_macs / work.macs:.3f} x "
-            "the forward pass and not 3 x: nothing needs the gradient of the image."
+            f"One image forward and backward takes {profile.training_macs:,} MACs, {times:.3f} x the forward pass and "
+            "not 3 x: nothing needs the gradient of the image."
         )

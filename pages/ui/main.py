@@ -32,4 +32,8 @@ if head.words:
 if not server.ready():
     with st.spinner("Loading PyTorch …"):  # the words above are on screen before torch is imported
         server.ready(None)
-page.run()
+
+from pages.ui import work  # noqa: E402  what is heavy to import comes after the words
+
+with work.page_run():
+    page.run()

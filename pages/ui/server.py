@@ -3,13 +3,19 @@
 import ctypes
 import gc
 import logging
+import re
 import secrets
 import sys
 import threading
+from pathlib import Path
 
 import streamlit as st
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 COLLECT_S = 15.0
+DIGEST, NAME = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z0-9][a-z0-9.-]*")
 LOG = logging.getLogger(__name__)
 _ready = threading.Event()
 _ready.set()  # until `start`
@@ -51,6 +57,20 @@ def _warm_up() -> None:
     from resnet.nets.spec import PRESETS
 
     net_profile(PRESETS["ResNet-20"])
+
+
+async def send_file(request: Request) -> Response:
+    """An exported file: /files/SHA-256/NAME. Nothing but a file of that digest in the app's own folder."""
+    from pages.ui.cached import files
+
+    digest, name = request.path_params["digest"], request.path_params["name"]
+    path = Path(files().name) / digest
+    if not (DIGEST.fullmatch(digest) and NAME.fullmatch(name) and path.is_file()):
+        return PlainTextResponse("This file is no longer here. Write it again on the Export page.", 404)
+    return FileResponse(path, filename=name, media_type="application/octet-stream")
+
+
+ROUTES = [Route("/files/{digest}/{name}", send_file)]
 
 
 def collect() -> None:

@@ -91,10 +91,8 @@ def _of_runs(args: argparse.Namespace) -> "list[tuple[NetSpec, pd.DataFrame]]":
 
 
 def _check_count(net: "NetSpec", count: int) -> None:
-    from resnet.analysis.batches import batch_limit
-    from resnet.costs.profiler import profile
+    from resnet.work.predict import batch_limit
 
-    counted = profile(net)
-    limit = batch_limit(counted.params, counted.activations)
+    limit = batch_limit(net)
     if not 2 <= count <= limit:
         raise Refused(f"A batch of {net.name} has 2 images or more, and must fit into memory.", count, f"2 to {limit}")

@@ -14,7 +14,9 @@ from pages.ui import cached
 from resnet.cli.main import main
 from resnet.data.photos import open_photo, photo_batch
 from resnet.runs.store import Run
+from resnet.work.requests import Answers, At, Gradients, Maps, Picture, RunGradients
 from tests.support.tiny import RECIPE, TINY_CODE, uninterrupted
+from tests.support.work import done
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back")
 COUNT = 16
@@ -36,7 +38,7 @@ def photo(tmp_path: Path) -> Path:
 def test_a_runs_gradients_are_the_same_everywhere(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained = resnet.open_run(resnet.find(run.id))
     notebook = resnet.gradient_norms(trained.model, *trained.test_batch(COUNT))
-    page = cached.gradients_of_run(run.id, run.checkpoint_step() or 0, COUNT)
+    page = done(RunGradients((At(run.id, run.checkpoint_step() or 0),), COUNT))[list(notebook)]
     assert_frame_equal(notebook, page, check_exact=True)
     path = tmp_path / "norms.csv"
     assert main(["gradients", "--run", run.id, "--count", str(COUNT), "--csv", str(path)]) == 0
@@ -51,10 +53,8 @@ def test_a_nets_gradients_are_the_same_everywhere(tmp_path: Path, capsys: pytest
     assert main(arguments) == 0
     written = pd.read_csv(path)
     net = dataclasses.replace(resnet.from_code(TINY_CODE), norm="group")
-    for plain, spec in enumerate([net, resnet.plain_twin(net)]):
-        page = cached.gradients_at_start(spec, 3, cached.NOISE, COUNT)
-        rows = written[written.plain == bool(plain)].reset_index(drop=True)
-        assert_frame_equal(rows[["name", "kind", "depth", "norm"]], page, check_exact=True)
+    page = done(Gradients((net, resnet.plain_twin(net)), 3, "", COUNT))
+    assert_frame_equal(written[list(page)], page, check_exact=True)
     told = capsys.readouterr().out
     assert len([line for line in told.splitlines() if "per layer towards the input, first / last" in line]) == 4
 
@@ -65,8 +65,8 @@ def test_alone_and_a_data_sets_images(tmp_path: Path) -> None:
     assert main(asked) == 0
     written = pd.read_csv(path)
     net = dataclasses.replace(resnet.from_code(TINY_CODE), classes=3)  # as the data have
-    page = cached.gradients_at_start(net, 0, "tiny.npz", COUNT)
-    assert_frame_equal(written[["name", "kind", "depth", "norm"]], page, check_exact=True)
+    page = done(Gradients((net,), 0, "tiny.npz", COUNT))
+    assert_frame_equal(written[list(page)], page, check_exact=True)
 
 
 @pytest.mark.parametrize("method", resnet.METHODS)
@@ -75,13 +75,14 @@ def test_a_photos_map_is_the_same_everywhere(
 ) -> None:
     net, step = run.job.net, run.checkpoint_step() or 0
     pixels = cached.photo_pixels(photo.read_bytes(), net.image_size, net.in_channels)
-    said = cached.answer(run.id, step, pixels)
-    page = cached.attribution(run.id, step, pixels, method, "layer1", said.classes[0])
+    trained, pictures = (At(run.id, step),), (Picture.of(pixels),)
+    [said] = done(Answers(trained, pictures))
+    [page] = done(Maps(trained, pictures, method, "layer1", said.classes[0]))
 
-    trained = resnet.open_run(resnet.find(run.id))
-    images = trained.prepare(photo_batch(open_photo(photo.read_bytes()), net.image_size, net.in_channels))
-    _, classes = resnet.top_k(trained.model, images)
-    notebook = resnet.explain(method, trained.model, images, int(classes[0, 0]), "layer1")
+    opened = resnet.open_run(resnet.find(run.id))
+    images = opened.prepare(photo_batch(open_photo(photo.read_bytes()), net.image_size, net.in_channels))
+    _, classes = resnet.top_k(opened.model, images)
+    notebook = resnet.explain(method, opened.model, images, int(classes[0, 0]), "layer1")
     assert np.array_equal(notebook[0].numpy(), page)
 
     out = tmp_path / "map.npy"
@@ -89,7 +90,7 @@ def test_a_photos_map_is_the_same_everywhere(
     assert main(arguments) == 0
     assert np.array_equal(np.load(out), page)
     first, *_, last = capsys.readouterr().out.splitlines()
-    name = trained.class_names[said.classes[0]]
+    name = opened.class_names[said.classes[0]]
     assert first == f"{said.probabilities[0]:7.2%}  {name}"
     assert f"for the logit of {name}, {page.min():.4g} to {page.max():.4g}" in last
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pages.ui import cached
 from resnet.data.dataset import load
 from resnet.nets.model import build, weight_layers
 from resnet.nets.spec import cifar
@@ -14,7 +13,9 @@ from resnet.runs import store as runs
 from resnet.runs.opened import open_run
 from resnet.runs.store import Run
 from resnet.runs.worker import work
+from resnet.work.requests import At, RunGradients
 from tests.support import tiny
+from tests.support.work import done
 
 NET = dataclasses.replace(cifar(8), image_size=16)
 RECIPE = dataclasses.replace(tiny.RECIPE, epochs=1, batch=32, scaling="pixel")  # "paper" scales so
@@ -46,7 +47,7 @@ def test_a_mean_image_is_subtracted_where_the_net_learnt_without_it(by_pixel: Ru
 
 
 def test_gradients_after_training_are_those_of_the_pictures_that_the_net_was_trained_on(by_pixel: Run) -> None:
-    frame = cached.gradients_of_run(by_pixel.id, by_pixel.checkpoint_step() or 0, COUNT)
+    frame = done(RunGradients((At(by_pixel.id, by_pixel.checkpoint_step() or 0),), COUNT))
     model, (images, labels) = build(by_pixel.job.net), batch_by_hand()
     model.load_state_dict(open_run(by_pixel).model.state_dict())
     weights = {name: layer.get_parameter("weight") for name, layer in weight_layers(model).items()}

@@ -1,0 +1,76 @@
+"""What running a net will take on the CPU, from its profile: bytes at the peak, seconds.
+
+`python benchmarks/work.py` holds both against what is measured. The bytes are an upper bound; the seconds are those of
+two cores with AVX2 (AMD EPYC), and the scheduler scales them by what work has really taken.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+from resnet.costs.profiler import Profile, profile
+from resnet.errors import Refused
+from resnet.limits import WORK_BYTES
+from resnet.nets.spec import NetSpec
+from resnet.work.contract import Cost
+
+FLOAT = 4  # bytes
+MACS_PER_S = 110e9  # of convolutions as a net mixes them
+ELEMENTS_PER_S = 250e6  # of outputs, forward and backward: batch norm, ReLU and addition read and write memory
+PARAMS_PER_S = 100e6  # to draw the weights
+LAYERS_PER_S = 2500  # forward and backward; small maps take no less
+WORKSPACE = 1.2  # what kernels borrow, as a factor
+MOST = 256  # images of a batch
+
+
+@lru_cache(200)
+def named_profile(name: str, spec: NetSpec | None) -> Profile:
+    """Of an entry of `catalogue.nets`; the name of a net that has a description does not matter."""
+    if spec:
+        return profile(spec)
+    from resnet.zoo.catalogue import profile_other  # torchvision is slow to import
+
+    return profile_other(name)
+
+
+def backward(spec: NetSpec, batch: int) -> Cost:
+    """Of building the net and of one batch forward and backward, every output kept and every gradient returned."""
+    found = named_profile("", spec)
+    held = 3 * found.params + batch * (found.activations + 3 * _inputs(found))
+    work = 3 * found.macs * batch / MACS_PER_S + found.activations * batch / ELEMENTS_PER_S
+    return Cost(WORKSPACE * FLOAT * held, work + _overhead(found))
+
+
+def batch_limit(spec: NetSpec) -> int:
+    """How many images fit into WORK_BYTES, MOST at most; Refused where not even two do, which batch norm needs."""
+    one, two = backward(spec, 1).bytes, backward(spec, 2).bytes
+    if two > WORK_BYTES:
+        needed = f"{two / 1e9:,.1f} GB for two images"
+        raise Refused("This net is too large to be run inside the app.", needed, f"up to {WORK_BYTES / 1e9:.0f} GB")
+    return min(MOST, 2 + int((WORK_BYTES - two) / (two - one)))
+
+
+def forward(spec: NetSpec, batch: int) -> Cost:
+    """The same of one batch forward, without gradients."""
+    return forward_of(named_profile("", spec), batch)
+
+
+def forward_of(found: Profile, batch: int) -> Cost:
+    """The same of any profiled net. At its peak a block holds the outputs of a few of its layers."""
+    largest = max((row.activations for row in found.rows), default=0)
+    held = 3 * found.params + batch * (4 * largest + 2 * _inputs(found))
+    work = found.macs * batch / MACS_PER_S + found.activations * batch / (4 * ELEMENTS_PER_S)
+    return Cost(WORKSPACE * FLOAT * held, work + _overhead(found))
+
+
+def in_turn(costs: Sequence[Cost]) -> Cost:
+    """Of work done one after the other."""
+    return Cost(max(cost.bytes for cost in costs), sum(cost.seconds for cost in costs))
+
+
+def _inputs(found: Profile) -> int:
+    return math.prod(found.input_shape)
+
+
+def _overhead(found: Profile) -> float:
+    return found.params / PARAMS_PER_S + len(found.rows) / LAYERS_PER_S

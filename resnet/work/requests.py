@@ -1,0 +1,310 @@
+"""The work that the app asks for. A new kind is a frozen dataclass here, in the shape of `contract.Request`."""
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from resnet.analysis.batches import noise_batch
+from resnet.analysis.gradients import gradient_norms, side_by_side
+from resnet.attribution.methods import explain, top_k
+from resnet.costs.budget import Budget, Fit, search
+from resnet.costs.memory import measure_peak, memory
+from resnet.costs.speed import Latency, latencies, rooflines
+from resnet.data import dataset as datasets
+from resnet.errors import Refused
+from resnet.exports.forms import export
+from resnet.nets.model import build
+from resnet.nets.spec import NetSpec
+from resnet.runs import store as runs
+from resnet.runs.opened import OpenedRun, open_run
+from resnet.work import spool
+from resnet.work.contract import Cost, Progress
+from resnet.work.predict import backward, forward, forward_of, in_turn, named_profile
+from resnet.work.weights import Weights
+from resnet.zoo import catalogue
+
+Work = Generator[Progress, None, object]
+
+
+def _each(items: Iterable, names: Iterable[str], count: int) -> Generator[Progress, None, list]:
+    """Yield how far it is before each item is computed; the items."""
+    found, work = [], iter(items)
+    for place, name in enumerate(names):
+        yield Progress(place / count, name)
+        found.append(next(work))
+    return found
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradient norms of untrained nets on one batch, as `side_by_side` has them.
+
+    `source` is a data set or "" for noise; `changed` tells versions of its file apart.
+    """
+
+    nets: tuple[NetSpec, ...]
+    seed: int
+    source: str
+    count: int
+    changed: float = 0.0
+    alone = False
+
+    def cost(self) -> Cost:
+        return in_turn([backward(net, self.count) for net in self.nets])
+
+    def run(self) -> Work:
+        names = [net.name for net in self.nets]
+        frames = yield from _each(map(self._norms, self.nets), names, len(names))
+        return side_by_side(self.nets, frames)
+
+    def _norms(self, net: NetSpec) -> pd.DataFrame:
+        if not self.source:
+            return gradient_norms(build(net, self.seed), *noise_batch(net, self.count))
+        data = datasets.load_offered(self.source, size=net.image_size, train=2000)
+        return gradient_norms(build(net, self.seed), *data.test_batch(self.count))
+
+
+class At(NamedTuple):
+    """A run's newest checkpoint, which is that of `step`."""
+
+    run: str
+    step: int
+
+    @property
+    def net(self) -> NetSpec:
+        return runs.find(self.run).job.net
+
+    def open(self) -> OpenedRun:
+        return open_run(runs.find(self.run))
+
+
+@dataclass(frozen=True)
+class RunGradients:
+    """The gradient norms of trained runs on test images of their own data sets, as `side_by_side` has them."""
+
+    trained: tuple[At, ...]
+    count: int
+    alone = False
+
+    def cost(self) -> Cost:
+        return in_turn([backward(each.net, self.count) for each in self.trained])
+
+    def run(self) -> Work:
+        nets = [each.net for each in self.trained]
+        frames = yield from _each(map(self._norms, self.trained), [net.name for net in nets], len(nets))
+        return side_by_side(nets, frames)
+
+    def _norms(self, at: At) -> pd.DataFrame:
+        opened = at.open()
+        return gradient_norms(opened.model, *opened.test_batch(self.count))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """uint8 pixels (C, H, W); as bytes, so that two pictures are the same request only where every pixel is equal."""
+
+    shape: tuple[int, ...]
+    pixels: bytes
+
+    @classmethod
+    def of(cls, pixels: np.ndarray) -> "Picture":
+        return cls(pixels.shape, pixels.tobytes())
+
+    def batch(self) -> np.ndarray:
+        """(1, C, H, W)."""
+        return np.frombuffer(self.pixels, np.uint8).reshape(1, *self.shape).copy()
+
+
+class Answer(NamedTuple):
+    """What a net says of one picture: its top classes, likeliest first, and their probabilities."""
+
+    classes: list[int]
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answers:
+    """An `Answer` of each run to its picture, of 5 classes."""
+
+    trained: tuple[At, ...]
+    pictures: tuple[Picture, ...]
+    alone = False
+
+    def cost(self) -> Cost:
+        return in_turn([forward(each.net, 1) for each in self.trained])
+
+    def run(self) -> Work:
+        answers = map(self._answer, self.trained, self.pictures)
+        return (yield from _each(answers, [each.net.name for each in self.trained], len(self.trained)))
+
+    def _answer(self, at: At, picture: Picture) -> Answer:
+        opened = at.open()
+        values, classes = top_k(opened.model, opened.prepare(picture.batch()), 5)
+        return Answer(classes[0].tolist(), values[0].numpy())
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The attribution map (S, S) of each run for its picture and one class."""
+
+    trained: tuple[At, ...]
+    pictures: tuple[Picture, ...]
+    method: str
+    layer: str
+    target: int
+    alone = False
+
+    def cost(self) -> Cost:
+        return in_turn([backward(each.net, 1) for each in self.trained])
+
+    def run(self) -> Work:
+        maps = map(self._map, self.trained, self.pictures)
+        return (yield from _each(maps, [each.net.name for each in self.trained], len(self.trained)))
+
+    def _map(self, at: At, picture: Picture) -> np.ndarray:
+        opened = at.open()
+        batch = opened.prepare(picture.batch())
+        return explain(self.method, opened.model, batch, self.target, self.layer)[0].numpy()
+
+
+class Speeds(NamedTuple):
+    """A net's latency, and the table of `rooflines`."""
+
+    latency: Latency
+    stages: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Latency and roofline of a net on this machine."""
+
+    spec: NetSpec
+    batch: int
+    precision: str
+    device: str
+    alone = True
+
+    def cost(self) -> Cost:
+        needed = forward(self.spec, self.batch)
+        return Cost(needed.bytes, 8.0 + 6 * needed.seconds)  # at least 3 passes of each kind
+
+    def run(self) -> Work:
+        yield Progress(0.0, "Warming up …")
+        call = self.batch, self.precision, self.device
+        for latency in latencies(self.spec, self.spec.input_shape, *call, seconds=3.0):
+            yield Progress(0.0, f"{len(latency.times)} passes, median {1000 * latency.median:,.2f} ms")
+        for table in rooflines(self.spec, self.batch, self.device, self.precision, seconds=4.0):
+            yield Progress(0.5, f"The stages against what this machine can do: stem {1000 * table.seconds[0]:,.2f} ms")
+        return Speeds(latency, table)
+
+
+@dataclass(frozen=True)
+class NetLatency:
+    """The `Latency` of an entry of `catalogue.nets` for one image; None of a system."""
+
+    name: str
+    spec: NetSpec | None
+    alone = True
+
+    def cost(self) -> Cost:
+        needed = forward_of(named_profile(self.name, self.spec), 1)
+        return Cost(needed.bytes, 2.5 + 3 * needed.seconds)
+
+    def run(self) -> Work:
+        yield Progress(0.0, f"Timing {self.name} …")
+        net, latency = catalogue.timeable(self.name, self.spec), None
+        shape = named_profile(self.name, self.spec).input_shape
+        for latency in latencies(net, shape, seconds=2.0) if net else ():
+            yield Progress(0.0, f"Timing {self.name}: {len(latency.times)} passes")
+        return latency
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes at the peak of two real training steps on the CPU."""
+
+    spec: NetSpec
+    batch: int
+    optimizer: str
+    precision: str
+    alone = False
+
+    def cost(self) -> Cost:
+        seconds = 2 * backward(self.spec, self.batch).seconds + 5.0  # in a process of its own, which has to start
+        return Cost(1.5 * memory(self.spec, self.batch, self.optimizer, self.precision).peak, seconds)
+
+    def run(self) -> Work:
+        yield Progress(0.0, "Training two steps in a process of its own …")
+        return measure_peak(self.spec, self.batch, "cpu", self.optimizer, self.precision)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The nets that fit a budget, as `budget.search` lists them at its end."""
+
+    base: NetSpec
+    budget: Budget
+    blocks: tuple[str, ...]
+    stems: tuple[str, ...]
+    alone = False
+
+    def cost(self) -> Cost:
+        return Cost(100e6, (5.0 if self.budget.memory else 1.0) * len(self.blocks) * len(self.stems))
+
+    def run(self) -> Work:
+        found: list[Fit] = []
+        for share, found in search(self.base, self.budget, self.blocks, self.stems):
+            yield Progress(share, f"Counting … {len(found)} nets so far")
+        return found
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The `Report` of how the weights fit the net; None where they are its own."""
+
+    spec: NetSpec
+    weights: Weights
+    alone = False
+
+    def cost(self) -> Cost:
+        return _loading(self.spec)
+
+    def run(self) -> Work:
+        yield Progress(0.0, "Reading the weights …")
+        return self.weights.load(self.spec)[1]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A form of file that holds weights, written into `folder`; its path, whose name is the content's SHA-256."""
+
+    form: str
+    spec: NetSpec
+    weights: Weights
+    folder: str
+    alone = False
+
+    def cost(self) -> Cost:
+        loading, rows = _loading(self.spec), len(named_profile("", self.spec).rows)
+        if self.form != "onnx":
+            return loading
+        return Cost(500e6 + 2 * loading.bytes, 3.0 + rows / 100 + 2 * loading.seconds)
+
+    def run(self) -> Work:
+        yield Progress(0.0, "Writing the file …")
+        model, report = self.weights.load(self.spec)
+        if report and not report.fits:
+            raise Refused(f"These are not the weights of {self.spec.name}.")
+        with torch.no_grad():
+            return spool.put(Path(self.folder), export(self.form, self.spec, model))
+
+
+def _loading(spec: NetSpec) -> Cost:
+    """The net, the file's tensors and the new file at once."""
+    params = named_profile("", spec).params
+    return Cost(4 * 4 * params + 50e6, 0.1 + params / 30e6)
