@@ -14,7 +14,7 @@ FOLDERS = PlatformDirs("resnet-explorer", appauthor=False)  # the user's, where 
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
-def replace_file(path: Path, content: str | bytes) -> None:
+def replace_file(path: Path, content: str | bytes | memoryview) -> None:
     """Write so that a reader, also one after a power cut, sees the old or the new content, never a part."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:

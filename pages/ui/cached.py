@@ -19,6 +19,7 @@ from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, follow
 from resnet.work.scheduler import Scheduler
+from resnet.zoo.weights import WeightsEnum, checkpoint, downloaded
 
 
 @st.cache_resource(max_entries=200, show_spinner=False)  # profiles are never changed, so they need no copies
@@ -166,6 +167,17 @@ def photo_pixels(raw: bytes, size: int, channels: int) -> np.ndarray:
 def sample_pixels(picture: np.ndarray, size: int, channels: int) -> np.ndarray:
     """The same of a sample (S, S, C) uint8."""
     return picture_pixels(picture, size, channels).numpy()
+
+
+def is_downloaded(weights: WeightsEnum) -> bool:
+    """Whether torchvision's file is here and whole; it is hashed once, not at every run of a page."""
+    path = checkpoint(weights)
+    return path.is_file() and _is_whole(str(path), path.stat().st_mtime, weights)
+
+
+@st.cache_resource(max_entries=20, show_spinner=False)
+def _is_whole(path: str, changed: float, _weights: WeightsEnum) -> bool:
+    return downloaded(_weights)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

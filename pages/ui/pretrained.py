@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.ui import widgets, work
-from pages.ui.cached import files
+from pages.ui.cached import files, is_downloaded
 from resnet.errors import Refused
 from resnet.limits import WEIGHTS_MB
 from resnet.nets.spec import PRESETS, NetSpec
@@ -13,7 +13,7 @@ from resnet.runs import store as runs
 from resnet.work import spool
 from resnet.work.requests import Fitting
 from resnet.work.weights import Weights
-from resnet.zoo.weights import download, downloaded, offered
+from resnet.zoo.weights import download, offered
 
 UNTRAINED, FILE = "untrained, seed 0", "my own file"
 
@@ -35,7 +35,7 @@ def field(spec: NetSpec, key: str) -> Weights | None:
 
 def _downloaded(spec: NetSpec, name: str, version: str) -> bool:
     weights = offered(spec.name)[version]
-    if downloaded(weights):
+    if is_downloaded(weights):
         return True
     st.caption(f"{weights.meta['_file_size']:,.0f} MB from PyTorch's server, kept where torch.hub keeps its files.")
     if not st.button("Download", icon=":material/download:", key=f"pretrained.{name}"):
@@ -52,7 +52,7 @@ def _file(spec: NetSpec, key: str) -> Weights | None:
     file = st.file_uploader(text, key=f"{key}.file", max_upload_size=WEIGHTS_MB)
     if file is None:
         return None
-    weights = Weights("file", str(spool.put(Path(files().name), file.getvalue())))
+    weights = Weights("file", str(spool.put(Path(files().name), file.getbuffer())))
     report = work.result(Fitting(spec, weights), "Read this file")
     if report is None:
         return None

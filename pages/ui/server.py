@@ -41,6 +41,7 @@ def _run() -> None:
     finally:
         gc.enable()
         _ready.set()
+    _start_worker()
     gc.collect()
     gc.freeze()  # PyTorch leaves 600,000 objects that live as long as the process; no collection looks at them again
     while not threading.Event().wait(COLLECT_S):
@@ -48,15 +49,26 @@ def _run() -> None:
 
 
 def _warm_up() -> None:
-    """Import torch and what the first visitors would wait for."""
+    """Import torch and what the first visitors would wait for, and draw one net."""
     import pages.ui.editor
     import pages.ui.overlay
     import pages.ui.pretrained
     import pages.ui.replay  # noqa: F401
     from pages.ui.cached import net_profile
-    from resnet.nets.spec import PRESETS
+    from resnet.nets.spec import PRESETS, twins
+    from resnet.plots.nets import net_diagram
 
-    net_profile(PRESETS["ResNet-20"])
+    for net in twins(PRESETS["ResNet-20"]):
+        net_diagram(net_profile(net).blocks(), net.plain).to_json()
+
+
+def _start_worker() -> None:
+    """Start the process of the heavy work with what Gradients shows first."""
+    from pages.ui.cached import SERVER, scheduler
+    from resnet.nets.spec import PRESETS, twins
+    from resnet.work.requests import Gradients
+
+    scheduler().ask(Gradients(tuple(twins(PRESETS["ResNet-20"])), 0, "", 128), SERVER)
 
 
 async def send_file(request: Request) -> Response:

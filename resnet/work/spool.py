@@ -7,7 +7,7 @@ from resnet.files import replace_file
 from resnet.limits import FILE_BYTES
 
 
-def put(folder: Path, content: bytes) -> Path:
+def put(folder: Path, content: bytes | memoryview) -> Path:
     """The content as a file, named by its SHA-256; the oldest files go where all take more than FILE_BYTES."""
     path = folder / hashlib.sha256(content).hexdigest()
     if path.exists():
