@@ -56,6 +56,8 @@ class _Ticket:
     @property
     def left(self) -> float:
         """Predicted seconds until it is done; infinite where the prediction was wrong."""
+        if self.progress is None:  # its process is starting
+            return self.seconds
         left = self.seconds - (time.monotonic() - self.started)
         return left if left > -FINISH_S else math.inf
 
