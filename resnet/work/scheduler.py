@@ -17,7 +17,7 @@ from resnet.work.contract import Cost, Progress, Request
 from resnet.work.process import Answer, Process
 from resnet.work.worker import DONE, FAILED, PROGRESS
 
-FINISH_S = 3.0  # work that nobody waits for is ended unless it is done sooner: a new process takes as long to start
+FINISH_S = 30.0  # light work that nobody waits for may take so long
 ERROR_S = 10.0
 WATCH_S = 1.0
 PACE_FROM_S = 0.2  # shorter work says little of this machine's speed
@@ -54,12 +54,9 @@ class _Ticket:
     progress: Progress | None = None
 
     @property
-    def left(self) -> float:
-        """Predicted seconds until it is done; infinite where the prediction was wrong."""
-        if self.progress is None:  # its process is starting
-            return self.seconds
-        left = self.seconds - (time.monotonic() - self.started)
-        return left if left > -FINISH_S else math.inf
+    def worth_finishing(self) -> bool:
+        """Whether it goes on though nobody waits: somebody may ask again, and ending its process takes longer."""
+        return self.slot is not None and self.cost.light and time.monotonic() - self.started < FINISH_S
 
 
 class Scheduler:
@@ -189,8 +186,8 @@ class Scheduler:
     def _next(self, slot: int) -> _Ticket | None:
         """What that worker starts now: the first in line that it may take, if that fits beside what runs."""
         running = self._running()
-        first_is_free = all(ticket.slot != 0 for ticket in running)
-        if (slot and first_is_free) or any(ticket.request.alone for ticket in running):
+        first_can_soon = all(ticket.slot or ticket.progress is None for ticket in running)  # free, or starting
+        if (slot and first_can_soon) or any(ticket.request.alone for ticket in running):
             return None
         for ticket in self._waiting():
             if slot and not ticket.cost.light:
@@ -231,9 +228,9 @@ class Scheduler:
             self._pace[kind] = math.sqrt(self._pace.get(kind, 1.0) * taken / predicted)
 
     def _cancel(self) -> None:
-        """Cancel what nobody waits for, but for what is nearly done."""
-        for ticket in [ticket for ticket in self._tickets.values() if not ticket.clients]:
-            if ticket.slot is None or ticket.left > FINISH_S:
+        """Cancel what nobody waits for."""
+        for ticket in list(self._tickets.values()):
+            if not ticket.clients and not ticket.worth_finishing:
                 del self._tickets[ticket.request]
                 if ticket.slot is not None:
                     self._workers[ticket.slot].kill()
