@@ -20,6 +20,7 @@ LITTLE += ["--batch", "4", "--steps", "2", "--rounds", "1"]
 SHORT = {
     "train": [*LITTLE, "--norms", "--where", "--dashboard", "--compile", "--to", "0", "--seeds", "1"],
     "profile": ["--nets", "ResNet-20", "SE-ResNet-50", "--rounds", "1"],
+    "work": ["--work", "ResNet-8:4", "--rounds", "1"],
 }
 WORDS = {
     "train": (
@@ -33,8 +34,9 @@ WORDS = {
         *("images/s", "TFLOP/s", "of the matrix product", "1 thread,"),
     ),
     "profile": ("to import torch", "goal of 0.3 s, median:"),
+    "work": ("Measured / predicted on", "MB, "),
 }
-LABELS = {"train": {"ResNet-8", "ResNet-8 compiled"}, "profile": {"ResNet-20", "SE-ResNet-50"}}
+LABELS = {"train": {"ResNet-8", "ResNet-8 compiled"}, "profile": {"ResNet-20", "SE-ResNet-50"}, "work": {"ResNet-8:4"}}
 SCRIPTS = sorted(ROOT.glob("benchmarks/*.py"))
 
 

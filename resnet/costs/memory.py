@@ -8,7 +8,7 @@ import math
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
@@ -313,10 +313,10 @@ def _on_cuda(spec: NetSpec, batch: int, optimizer: str, precision: str) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _on_cpu(spec: NetSpec, batch: int, optimizer: str, precision: str) -> int:
-    """The highest sum of all allocations and frees in this process while it trains."""
+def allocated_peak(work: Callable[[], object]) -> int:
+    """Bytes: the highest sum of all of PyTorch's allocations and frees on the CPU in this process while `work` runs."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        train_twice(spec, batch, "cpu", optimizer, precision)
+        work()
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
@@ -343,4 +343,4 @@ def _optimizer(model: nn.Module, name: str) -> torch.optim.Optimizer:
 
 if __name__ == "__main__":  # a measurement, in a process of its own
     net, size, *how = sys.argv[1:]
-    sys.stdout.write(f"\n{_on_cpu(from_json(net), int(size), *how)}\n")
+    sys.stdout.write(f"\n{allocated_peak(lambda: train_twice(from_json(net), int(size), 'cpu', *how))}\n")
