@@ -15,6 +15,7 @@ from resnet.nets.spec import NetSpec, twins
 from resnet.plots import analysis as analysis_plots
 from resnet.runs import store as runs
 from resnet.runs.store import Run
+from resnet.work.contract import Request
 from resnet.work.predict import backward, batch_limit, in_turn
 from resnet.work.requests import At, Gradients, RunGradients
 
@@ -34,8 +35,8 @@ def batch_field(nets: Sequence[NetSpec]) -> int:
     return st.number_input("Batch", 2, limit, first, key=f"gradients.batch.{limit}.{first}")
 
 
-def at_start(spec: NetSpec) -> pd.DataFrame | None:
-    """Norms of both untrained twins, with the switches that change the story."""
+def at_start(spec: NetSpec) -> Request:
+    """The norms of both untrained twins, with the switches that change the story."""
     switches = {"batch": "batch norm", "group": "group norm", "none": "no norm"}
     norm = widgets.choice("Norm", switches, "gradients.norm", "Without batch norm the result is reversed.", switches)
     zero = st.toggle("Start every branch at zero (zero-init)", key="gradients.zero", disabled=spec.skip_init)
@@ -46,13 +47,13 @@ def at_start(spec: NetSpec) -> pd.DataFrame | None:
     switched = tuple(replace(net, norm=norm, zero_init=rescued and not net.plain) for net in twins(spec))
     count = batch_field(switched)
     named, changed = ("", 0.0) if source == NOISE else (source, data_changed(source))
-    return work.result(Gradients(switched, seed, named, count, changed))
+    return Gradients(switched, seed, named, count, changed)
 
 
-def of_runs(chosen: list[Run]) -> pd.DataFrame | None:
+def of_runs(chosen: list[Run]) -> Request:
     count = batch_field([run.job.net for run in chosen])
     st.caption(f"On test images of {chosen[0].job.data}.")
-    return work.result(RunGradients(tuple(At(run.id, run.checkpoint_step() or 0) for run in chosen), count))
+    return RunGradients(tuple(At(run.id, run.checkpoint_step() or 0) for run in chosen), count)
 
 
 def races() -> dict[str, list[Run]]:
@@ -106,16 +107,16 @@ with controls:
     current = state.net()
     trained = races()
     when = widgets.choice("Weights", (START, "after training"), "gradients.when")
-    result, place = None, ""
+    request, place = None, ""
     with widgets.show_errors(Refused):
         if when == START:
             widgets.net_field(current, "gradients.net")
-            result, place = at_start(current), "at initialisation, on one batch"
+            request, place = at_start(current), "at initialisation, on one batch"
         elif not trained:
             st.info("No run has weights yet. Train one on the Train page.")
         else:
             title = st.selectbox("Runs", list(trained), key="gradients.runs")
-            result, place = of_runs(trained[title]), "after training, on one batch of test images in train mode"
-with picture:
-    if result is not None:
-        show(result, place)
+            request, place = of_runs(trained[title]), "after training, on one batch of test images in train mode"
+with picture, widgets.show_errors(Refused):
+    if request and (frame := work.result(request)) is not None:
+        show(frame, place)

@@ -64,17 +64,19 @@ def ready(requests: Collection[Request], label: str) -> bool:
     missing = [request for request in requests if not scheduler().done(request)]
     if not missing:
         return True
+    place = st.empty()
     wanted = in_turn(list(map(scheduler().cost, missing))).light or any(map(_waits, missing))
     if not wanted:
         expected = in_turn(list(map(scheduler().expected, missing)))
-        if not st.button(f"{label} ({expected})", icon=":material/play_arrow:", type="primary"):
+        if not place.button(f"{label} ({expected})", icon=":material/play_arrow:", type="primary"):
             return False
     for request in missing:
         ask(request)
     _asked.get(set()).update(missing)
     if all(scheduler().wait(request, WAIT_S / len(missing)) for request in missing):
         return True
-    st.fragment(_progress, run_every=POLL_S)(missing)
+    with place.container():
+        st.fragment(_progress, run_every=POLL_S)(missing)
     return False
 
 

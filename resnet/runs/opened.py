@@ -31,8 +31,11 @@ class OpenedRun:
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the pixels in 0..1 as in training: by channel (C,), or by pixel (C, S, S)."""
-        return torch.tensor(self.run.info()["mean"]), torch.tensor(self.run.info()["std"])
+        """Mean and deviation of the pixels in 0..1 as in training: by channel (C,), or by pixel (C, S, S). Refused."""
+        info = self.run.info()
+        if not {"mean", "std"} <= info.keys():
+            raise Refused(f"The file info.json of {self.run.id} is missing or damaged, so no image can be prepared.")
+        return torch.tensor(info["mean"]), torch.tensor(info["std"])
 
     def prepare(self, pixels: np.ndarray | Tensor) -> Tensor:
         """uint8 (N, C, S, S) -> float32 (N, C, S, S), normalised as the training images were."""
