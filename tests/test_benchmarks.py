@@ -1,4 +1,4 @@
-"""Every benchmark runs, here on little, and ends in a line of JSON: ratios by net."""
+"""Every benchmark runs, here on little, and ends in a line of JSON: ratios by net, or seconds and MB."""
 
 import json
 import math
@@ -16,11 +16,13 @@ from resnet.files import ROOT
 
 LITTLE = ["--nets", "ResNet-8", "--data", "little.npz", "--device", "cpu", "--threads", "1"]
 LITTLE += ["--batch", "4", "--steps", "2", "--rounds", "1"]
+CLASS = ["--sessions", "3", "--seconds", "5", "--rounds", "1", "--training"]
 # By script the arguments that make it short and ask for all that it measures, and some of the words that it then says.
 SHORT = {
     "train": [*LITTLE, "--norms", "--where", "--dashboard", "--compile", "--to", "0", "--seeds", "1"],
     "profile": ["--nets", "ResNet-20", "SE-ResNet-50", "--rounds", "1"],
     "work": ["--work", "ResNet-8:4", "--rounds", "1"],
+    "classroom": ["--nets", "ResNet-8", "--pages", ",train", "--settle", "0.1", *CLASS],
 }
 WORDS = {
     "train": (
@@ -35,8 +37,14 @@ WORDS = {
     ),
     "profile": ("to import torch", "goal of 0.3 s, median:"),
     "work": ("Measured / predicted on", "MB, "),
+    "classroom": ("errors: 0", "goal of 1.0 s, p95:", "MB a session", "round 1: 3 sessions opened and closed"),
 }
-LABELS = {"train": {"ResNet-8", "ResNet-8 compiled"}, "profile": {"ResNet-20", "SE-ResNet-50"}, "work": {"ResNet-8:4"}}
+LABELS = {
+    "train": {"ResNet-8", "ResNet-8 compiled"},
+    "profile": {"ResNet-20", "SE-ResNet-50"},
+    "work": {"ResNet-8:4"},
+    "classroom": {"median_s", "p95_s", "max_s", "pages", "warm_MB", "peak_MB", "end_MB", "round_1_MB"},
+}
 SCRIPTS = sorted(ROOT.glob("benchmarks/*.py"))
 
 
@@ -73,7 +81,7 @@ def numbers(found: object) -> Iterator[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_benchmark_ends_in_ratios_by_net(script: Path, tmp_path: Path) -> None:
+def test_a_benchmark_ends_in_its_figures(script: Path, tmp_path: Path) -> None:
     assert script.stem in SHORT, f"give {script.name} the arguments in SHORT that make it short"
     write_little(tmp_path)
     *lines, last = output(script, SHORT[script.stem], tmp_path)
