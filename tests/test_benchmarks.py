@@ -1,4 +1,4 @@
-"""Every benchmark runs, here on little, and ends in a line of JSON: ratios by net."""
+"""Every benchmark runs, here on little, and ends in a line of JSON: numbers by net."""
 
 import json
 import math
@@ -21,6 +21,7 @@ SHORT = {
     "train": [*LITTLE, "--norms", "--where", "--dashboard", "--compile", "--to", "0", "--seeds", "1"],
     "profile": ["--nets", "ResNet-20", "SE-ResNet-50", "--rounds", "1"],
     "work": ["--work", "ResNet-8:4", "--rounds", "1"],
+    "viewers": ["--net", "ResNet-8", "--viewers", "2", "--seconds", "1", "--steps", "800"],
 }
 WORDS = {
     "train": (
@@ -35,8 +36,14 @@ WORDS = {
     ),
     "profile": ("to import torch", "goal of 0.3 s, median:"),
     "work": ("Measured / predicted on", "MB, "),
+    "viewers": ("ms of CPU time per viewer and second", "refreshes, after"),
 }
-LABELS = {"train": {"ResNet-8", "ResNet-8 compiled"}, "profile": {"ResNet-20", "SE-ResNet-50"}, "work": {"ResNet-8:4"}}
+LABELS = {
+    "train": {"ResNet-8", "ResNet-8 compiled"},
+    "profile": {"ResNet-20", "SE-ResNet-50"},
+    "work": {"ResNet-8:4"},
+    "viewers": {"ResNet-8"},
+}
 SCRIPTS = sorted(ROOT.glob("benchmarks/*.py"))
 
 
@@ -73,7 +80,7 @@ def numbers(found: object) -> Iterator[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_benchmark_ends_in_ratios_by_net(script: Path, tmp_path: Path) -> None:
+def test_a_benchmark_ends_in_numbers_by_net(script: Path, tmp_path: Path) -> None:
     assert script.stem in SHORT, f"give {script.name} the arguments in SHORT that make it short"
     write_little(tmp_path)
     *lines, last = output(script, SHORT[script.stem], tmp_path)
