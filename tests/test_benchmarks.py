@@ -1,4 +1,4 @@
-"""Every benchmark runs, here on little, and ends in a line of JSON: ratios by net, or seconds and MB."""
+"""Every benchmark runs, here on little, and ends in a line of JSON: numbers by net, or seconds and MB."""
 
 import json
 import math
@@ -23,6 +23,7 @@ SHORT = {
     "profile": ["--nets", "ResNet-20", "SE-ResNet-50", "--rounds", "1"],
     "work": ["--work", "ResNet-8:4", "--rounds", "1"],
     "classroom": ["--nets", "ResNet-8", "--pages", ",train", "--settle", "0.1", *CLASS],
+    "viewers": ["--net", "ResNet-8", "--viewers", "2", "--seconds", "1", "--steps", "800"],
 }
 WORDS = {
     "train": (
@@ -38,12 +39,14 @@ WORDS = {
     "profile": ("to import torch", "goal of 0.3 s, median:"),
     "work": ("Measured / predicted on", "MB, "),
     "classroom": ("errors: 0", "goal of 1.0 s, p95:", "MB a session", "round 1: 3 sessions opened and closed"),
+    "viewers": ("ms of CPU time per viewer and second", "refreshes, after"),
 }
 LABELS = {
     "train": {"ResNet-8", "ResNet-8 compiled"},
     "profile": {"ResNet-20", "SE-ResNet-50"},
     "work": {"ResNet-8:4"},
     "classroom": {"median_s", "p95_s", "max_s", "pages", "warm_MB", "peak_MB", "end_MB", "round_1_MB"},
+    "viewers": {"ResNet-8"},
 }
 SCRIPTS = sorted(ROOT.glob("benchmarks/*.py"))
 
@@ -81,7 +84,7 @@ def numbers(found: object) -> Iterator[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_benchmark_ends_in_its_figures(script: Path, tmp_path: Path) -> None:
+def test_a_benchmark_ends_in_numbers_by_net(script: Path, tmp_path: Path) -> None:
     assert script.stem in SHORT, f"give {script.name} the arguments in SHORT that make it short"
     write_little(tmp_path)
     *lines, last = output(script, SHORT[script.stem], tmp_path)

@@ -1,6 +1,8 @@
 """Every cache of the app: results by their frozen arguments, each with a limit."""
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -18,6 +20,7 @@ from resnet.nets.model import build
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, follow
+from resnet.train.figures import record_type
 from resnet.work.scheduler import Scheduler
 from resnet.zoo.weights import WeightsEnum, checkpoint, downloaded
 
@@ -125,15 +128,21 @@ def files() -> TemporaryDirectory:
 LOOK_S = 0.9  # a little less than live.REFRESH_S, so that each refresh shows what is new
 
 
-@st.cache_resource(ttl=LOOK_S, max_entries=500, show_spinner=False)
+@st.cache_resource(max_entries=500, show_spinner=False)
 def _look(path: str, _run: runs.Run) -> runs.Snapshot:
     return _run.look()
 
 
-def look(run: runs.Run, made: Digest | None = None) -> runs.Snapshot:
-    """What a run's folder says, and at least the names of the layers in `made`; all sessions ask it once a second."""
-    seen = _look(str(run.path), run)
-    return run.look() if made and made.layers != len(seen.layers) and made.count else seen
+@st.cache_resource(ttl=LOOK_S, max_entries=1, show_spinner=False)
+def _forget_looks() -> None:
+    """At one moment for all runs, so that those of a race are as old as each other."""
+    _look.clear()
+
+
+def look(run: runs.Run) -> runs.Snapshot:
+    """What a run's folder says; all sessions ask it once a second."""
+    _forget_looks()
+    return _look(str(run.path), run)
 
 
 def look_anew() -> None:
@@ -180,13 +189,50 @@ def _is_whole(path: str, changed: float, _weights: WeightsEnum) -> bool:
     return downloaded(_weights)
 
 
+@dataclass
+class _Followed:
+    """A run's digest and the look that it belongs to."""
+
+    seen: runs.Snapshot | None = None
+    digest: Digest = field(default_factory=Digest)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _digests(path: str, created: float) -> dict[str, Digest]:
-    return {"now": Digest()}
+def _followed(path: str, created: float) -> _Followed:
+    return _Followed()
 
 
-def digest(run: runs.Run) -> Digest:
-    """A run's steps made small, up to now: only what was recorded since the last look is read."""
-    held = _digests(str(run.path), run.created())
-    held["now"] = follow(held["now"], run.path / "steps.bin", run.record_type())
-    return held["now"]
+def digest(seen: runs.Snapshot) -> Digest:
+    """The steps of the run made small, up to this look: each is read once, whatever the number of sessions."""
+    held = _followed(str(seen.run.path), seen.run.created())
+    with held.lock:
+        if held.seen is not seen:
+            held.digest = follow(held.digest, seen.run.path / "steps.bin", record_type(len(seen.layers)))
+            held.seen = seen
+        return held.digest
+
+
+def drawn(draw: Callable[..., None], looks: Sequence[runs.Snapshot], *options: str) -> None:
+    """Calls `draw(looks, digests, *options)` once for all sessions that have the same looks, and no widget in it.
+
+    For the others Streamlit sends again what was drawn, without making tables and charts anew.
+    """
+    _drawn(f"{draw.__module__}.{draw.__qualname__}", tuple(str(seen.run.path) for seen in looks), options, draw, looks)
+
+
+def _current(looks: Sequence[runs.Snapshot]) -> bool:
+    """Whether nobody has looked since."""
+    return all(_look(str(seen.run.path), seen.run) is seen for seen in looks)
+
+
+@st.cache_resource(max_entries=100, validate=_current, show_spinner=False)
+def _drawn(
+    name: str,
+    paths: tuple[str, ...],
+    options: tuple[str, ...],
+    _draw: Callable[..., None],
+    _looks: Sequence[runs.Snapshot],
+) -> Sequence[runs.Snapshot]:
+    _draw(_looks, [digest(seen) for seen in _looks], *options)
+    return _looks

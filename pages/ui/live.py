@@ -7,7 +7,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from pages.ui import widgets, words
-from pages.ui.cached import digest, look, look_anew
+from pages.ui.cached import drawn, look, look_anew
 from resnet.errors import Refused
 from resnet.plots import live as live_plots
 from resnet.plots.runs import colors
@@ -53,21 +53,29 @@ def columns(count: int) -> list[DeltaGenerator]:
 def _view(group: list[Run], going: bool, charts: bool) -> None:
     if going and not active(group):
         st.rerun()  # the whole page, once, so that the refreshing ends
-    digests = [digest(run) for run in group]
-    looks = [look(run, made) for run, made in zip(group, digests, strict=True)]
+    looks = [look(run) for run in group]
+    drawn(_heads, looks)
+    _buttons(looks)
+    drawn(_batches, looks)
+    if charts:
+        drawn(_charts, looks)
+        if any(seen.recorded_steps for seen in looks):
+            drawn(_strips, looks, widgets.choice("Layer by layer", QUANTITIES, "live.quantity", labels=QUANTITIES))
+
+
+def _heads(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
     origins = [words.origin(seen) for seen in looks]
     alike = len(set(origins)) == 1
-    for seen, made, origin, place in zip(looks, digests, origins, columns(len(group)), strict=True):
+    for seen, made, origin, place in zip(looks, digests, origins, columns(len(looks)), strict=True):
         with place:
             _progress(seen, made)
             st.caption(f"{'' if alike else origin} {words.tested_elsewhere(seen)}")
     if alike:
         st.caption(origins[0])
-    _buttons(looks)
+
+
+def _batches(_: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
     words.batches(digests)
-    if charts:
-        _charts(looks, digests)
-        _strips(looks, digests)
 
 
 def _progress(seen: Snapshot, made: Digest) -> None:
@@ -142,11 +150,8 @@ def _charts(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
     )
 
 
-def _strips(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
+def _strips(looks: Sequence[Snapshot], digests: Sequence[Digest], quantity: str) -> None:
     layers, longest = max(1, *(made.layers for made in digests)), max(made.count for made in digests)
-    if not longest:
-        return
-    quantity = widgets.choice("Layer by layer", QUANTITIES, "live.quantity", labels=QUANTITIES)
     figure, limit = FIGURES[quantity], min(100, max(10, MAX_CELLS // layers))
     strips = [strip(made, quantity, limit, longest) for made in digests]
     low, high = robust_limits([made.log10 for made in strips])

@@ -54,7 +54,7 @@ def _line(seen: Snapshot, name: str, hue: str, figure: str, axis: str) -> Line:
         share = 100 * seen.epochs.test_accuracy.to_numpy()
         x = seen.epochs[axis].to_numpy()
         return Line(name, hue, x, share if figure == "accuracy" else 100 - share, dash, points=True)
-    frame = curves(digest(seen.run), BINS)
+    frame = curves(digest(seen), BINS)
     x = frame.step.to_numpy()
     return Line(name, hue, x / _per_epoch(seen) if axis == "epoch" else x, frame.loss.to_numpy(), dash)
 

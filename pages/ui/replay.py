@@ -62,8 +62,8 @@ def _plays(group: list[Run]) -> bool:
 def _view(group: list[Run]) -> None:
     epoch = _scrubber(group)
     hues = run_plots.colors([run.job.net.plain for run in group])
-    parts = zip(group, distinct_names(group), hues, map(digest, group), strict=True)
-    moments = [Moment(look(run, made), name, hue, epoch, made) for run, name, hue, made in parts]
+    parts = zip(map(look, group), distinct_names(group), hues, strict=True)
+    moments = [Moment(seen, name, hue, epoch, digest(seen)) for seen, name, hue in parts]
     view = widgets.choice("At this epoch", VIEWS, "replay.view")
     if max(moment.digest.count for moment in moments):
         VIEWS[view](moments)

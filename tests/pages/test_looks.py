@@ -3,7 +3,6 @@
 from collections import Counter
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from pages.ui import cached, live
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("tiny_data")
 @pytest.fixture
 def pair(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Two paused runs without records, and looks that are kept until a button changes something."""
-    monkeypatch.setattr(cached, "_look", st.cache_resource(lambda path, _run: _run.look()))
+    monkeypatch.setattr(cached, "_forget_looks", lambda: None)
     made = runs.create_race(job(), [TINY, plain_twin(TINY)])
     for run in made:
         run.write_status(Status("paused"))

@@ -1,14 +1,23 @@
 """Train: what it starts, on which data, and which run it shows."""
 
 import dataclasses
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from streamlit.testing.v1 import AppTest
 
+from pages.ui import cached, live
 from resnet.nets.codes import to_code
 from resnet.nets.spec import plain_twin
+from resnet.runs.curves import Digest, follow
+from resnet.runs.jobs import Status
 from resnet.runs.store import Run
 from resnet.train.recipes import RECIPES
 from tests.support.pages import TINY, address, field, fine, open_page, press, texts
@@ -89,3 +98,85 @@ def test_train_shows_the_run_in_the_address(pair: list[Run]) -> None:
     said = texts(open_page("training/train.py", run=pair[1].id))
     assert "norm of dL/dW" in said
     assert said.count("finished") == 2
+
+
+# A race that several visitors watch
+
+
+@pytest.fixture
+def going(pair: list[Run], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Run]]:
+    """The pair as it trains, and looks that last until `cached.look_anew`."""
+    monkeypatch.setattr(cached, "_forget_looks", lambda: None)
+    with ExitStack() as stack:
+        for run in pair:
+            run.write_status(Status("running", phase="training", steps=48, device="cpu"))
+            stack.enter_context(run.lock())
+        yield pair
+
+
+def add_step(run: Run) -> None:
+    rows = run.steps()[-1:]
+    rows["step"] += 1
+    with open(run.path / "steps.bin", "ab") as file:
+        rows.tofile(file)
+
+
+def chart_data(app: AppTest) -> list[bytes]:
+    return [chart.proto.data.data for chart in app.get("vega_lite_chart")]
+
+
+def test_what_a_race_shows_is_made_once_for_all_who_watch(going: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Counter[str]()
+
+    def count(name: str) -> None:
+        original = getattr(live, name)
+
+        def counted(*arguments: object) -> object:
+            made[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(live, name, counted)
+
+    for name in ("duration", "race_curves", "robust_limits"):
+        count(name)
+    apps = [open_page("training/train.py") for _ in range(3)]
+    assert made == {"duration": 2, "race_curves": 1, "robust_limits": 1}, "the first is made for each run"
+    first = chart_data(apps[0])
+    assert len(first) == 4
+    assert [chart_data(app) for app in apps] == [first] * 3
+    for run in going:
+        add_step(run)
+    cached.look_anew()
+    texts_now = [texts(fine(app.run())) for app in apps]
+    assert made == {"duration": 4, "race_curves": 2, "robust_limits": 2}
+    assert len(set(texts_now)) == 1
+    later = chart_data(apps[0])
+    assert all(new != old for new, old in zip(later, first, strict=True))
+    assert [chart_data(app) for app in apps] == [later] * 3
+
+
+@pytest.mark.usefixtures("going")
+def test_each_who_watches_chooses_what_to_see_layer_by_layer() -> None:
+    one, other = (open_page("training/train.py") for _ in range(2))
+    field(other, "button_group", "live.quantity").set_value("updates").run()
+    assert "Update-to-weight ratios of **" in texts(fine(other))
+    assert "Gradient norms of **" in texts(fine(one.run()))
+    assert chart_data(one)[:2] == chart_data(other)[:2]
+    assert chart_data(one)[2:] != chart_data(other)[2:]
+
+
+def test_one_thread_at_a_time_follows_a_run(going: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, two = Counter[str](), threading.Barrier(2)
+
+    def counted(digest: Digest, path: Path, kind: np.dtype) -> Digest:
+        calls["follow"] += 1
+        with suppress(threading.BrokenBarrierError):
+            two.wait(0.2)  # for another one
+        return follow(digest, path, kind)
+
+    monkeypatch.setattr(cached, "follow", counted)
+    seen = cached.look(going[0])
+    with ThreadPoolExecutor(4) as threads:
+        digests = list(threads.map(cached.digest, [seen] * 4))
+    assert {digest.count for digest in digests} == {2}
+    assert calls["follow"] == 1
