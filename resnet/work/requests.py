@@ -11,7 +11,6 @@ import torch
 
 from resnet.analysis.batches import noise_batch
 from resnet.analysis.gradients import gradient_norms, side_by_side
-from resnet.attribution.methods import explain, top_k
 from resnet.costs.budget import Budget, Fit, search
 from resnet.costs.memory import measure_peak, memory
 from resnet.costs.speed import Latency, latencies, rooflines
@@ -26,7 +25,6 @@ from resnet.work import spool
 from resnet.work.contract import Cost, Progress
 from resnet.work.predict import backward, forward, forward_of, in_turn, named_profile
 from resnet.work.weights import Weights
-from resnet.zoo import catalogue
 
 Work = Generator[Progress, None, object]
 
@@ -143,6 +141,8 @@ class Answers:
         return (yield from _each(answers, [each.net.name for each in self.trained], len(self.trained)))
 
     def _answer(self, at: At, picture: Picture) -> Answer:
+        from resnet.attribution.methods import top_k  # captum is slow to import
+
         opened = at.open()
         values, classes = top_k(opened.model, opened.prepare(picture.batch()), 5)
         return Answer(classes[0].tolist(), values[0].numpy())
@@ -167,6 +167,8 @@ class Maps:
         return (yield from _each(maps, [each.net.name for each in self.trained], len(self.trained)))
 
     def _map(self, at: At, picture: Picture) -> np.ndarray:
+        from resnet.attribution.methods import explain
+
         opened = at.open()
         batch = opened.prepare(picture.batch())
         return explain(self.method, opened.model, batch, self.target, self.layer)[0].numpy()
@@ -217,7 +219,9 @@ class NetLatency:
 
     def run(self) -> Work:
         yield Progress(0.0, f"Timing {self.name} …")
-        net, latency = catalogue.timeable(self.name, self.spec), None
+        from resnet.zoo.catalogue import timeable  # torchvision is slow to import
+
+        net, latency = timeable(self.name, self.spec), None
         shape = named_profile(self.name, self.spec).input_shape
         for latency in latencies(net, shape, seconds=2.0) if net else ():
             yield Progress(0.0, f"Timing {self.name}: {len(latency.times)} passes")

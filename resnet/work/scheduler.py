@@ -7,6 +7,7 @@ import dataclasses
 import math
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -206,16 +207,26 @@ class Scheduler:
                     return
                 ticket.slot, ticket.started = slot, time.monotonic()
                 self._changed.notify_all()
-            for answer in self._workers[slot].answers(ticket.request, ticket.cost.bytes):
-                if answer.kind == PROGRESS:
-                    if ticket.progress is None:  # a new process takes a while to start
-                        ticket.started = time.monotonic()
-                    ticket.progress = answer.value
+            answer = self._do(ticket, self._workers[slot])
             with self._changed:
                 if self._tickets.get(ticket.request) is ticket:
                     del self._tickets[ticket.request]
                     self._note(ticket, answer)
                 self._changed.notify_all()
+
+    def _do(self, ticket: _Ticket, worker: Worker) -> Answer:
+        """The last answer; whatever goes wrong, for the worker's thread has to go on."""
+        answer = Answer(FAILED, "The worker gave no answer.", 0)
+        try:
+            for answer in worker.answers(ticket.request, ticket.cost.bytes):
+                if answer.kind == PROGRESS:
+                    if ticket.progress is None:  # a new process takes a while to start
+                        ticket.started = time.monotonic()
+                    ticket.progress = answer.value
+        except Exception:  # noqa: BLE001
+            worker.kill()
+            answer = Answer(FAILED, traceback.format_exc(), 0)
+        return answer
 
     def _note(self, ticket: _Ticket, answer: Answer) -> None:
         """Keep the result, drop the oldest ones, learn this machine's pace."""

@@ -8,6 +8,7 @@ import pytest
 from resnet.errors import Refused
 from resnet.work import scheduler as module
 from resnet.work.contract import Cost, Request
+from resnet.work.process import Answer
 from resnet.work.scheduler import Scheduler, WorkFailed
 from tests.support.work import Held, Killable, until
 
@@ -155,6 +156,21 @@ def test_errors_reach_whoever_asked_and_are_forgotten(made: Scheduler, monkeypat
     made.ask(Held("one"), "a")
     finish(made, Held("one"))
     assert made.done(Held("one"))
+
+
+def test_a_worker_that_breaks_goes_on_with_the_next(monkeypatch: pytest.MonkeyPatch, made: Scheduler) -> None:
+    def broken(*_: object) -> Iterator[Answer]:
+        raise OSError("no more processes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Killable, "answers", broken)
+        made.ask(Held("one"), "a")
+        assert made.wait(Held("one"), 20)
+    with pytest.raises(WorkFailed, match="no more processes"):
+        made.result(Held("one"))
+    made.ask(Held("two"), "a")
+    finish(made, Held("two"))
+    assert made.result(Held("two")) == "result of two"
 
 
 def test_predictions_follow_the_pace_of_the_machine(made: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
