@@ -144,7 +144,7 @@ def report(log: Log, args: argparse.Namespace) -> dict[str, float]:
     for page in args.pages:
         if own := [visit.seconds for visit in log.visits if visit.page == page]:
             print(f"  {page or FIRST:10} {len(own):5} times: {spread(own)}")
-    print(f"refreshes of parts of pages: {sum(visit.refreshes for visit in log.visits)}")
+    print(f"refreshes of parts of pages: {sum(len(visit.refreshes) for visit in log.visits)}")
     print(f"errors: {len(log.all_errors())}")
     for error, times in Counter(log.all_errors()).most_common(5):
         print(f"  {times} times: {error}")

@@ -1,4 +1,4 @@
-"""What a race that many people watch costs the server: `python benchmarks/viewers.py --help`. Linux alone.
+"""What a race that many people watch costs the server: `python benchmarks/viewers.py --help`.
 
 The race is a net and its plain twin. Nothing is trained: their records are drawn at random, and grow while they are
 watched. A viewer is a websocket client that opens Train and asks for each refresh when the browser would. The cost is
@@ -10,9 +10,7 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,13 +21,8 @@ sys.path.pop(0)  # this folder: its profile.py would hide the standard module
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from streamlit.proto.BackMsg_pb2 import BackMsg
-from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
 
 from resnet.devices import processor
-from resnet.files import ROOT
 from resnet.nets.model import build, weight_layers
 from resnet.nets.spec import PRESETS, NetSpec, cifar, twins
 from resnet.runs import store as runs
@@ -37,6 +30,7 @@ from resnet.runs.jobs import Job, Status
 from resnet.runs.store import Run
 from resnet.train.figures import record_type
 from resnet.train.recipes import Recipe
+from tests.support.visitors import Visit, app, visitor
 
 EPOCH = 400  # steps
 LONGEST = 1_000_000  # steps: no race ends while it is watched
@@ -71,66 +65,6 @@ def race(spec: NetSpec, steps: int) -> Iterator[list[Run]]:
         yield made
 
 
-@contextmanager
-def server() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The running app's process and its address."""
-    options = ["--server.headless=true", "--server.port=0", "--server.address=127.0.0.1"]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as app:
-        try:
-            assert app.stdout
-            line = next(line for line in app.stdout if "URL" in line)
-            yield app, line.split("http://")[1].strip()
-        finally:
-            app.terminate()
-
-
-def cpu_seconds(process: int) -> float:
-    """User's and system's time of a process."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-class Viewer:
-    """One open page: `answers` are the seconds that its refreshes took, `received` the bytes that it got."""
-
-    def __init__(self, socket: ClientConnection, run: Run) -> None:
-        self.socket, self.run = socket, run
-        self.answers: list[float] = []
-        self.received = 0
-        self.every: dict[str, float] = {}  # seconds between the refreshes of each fragment
-
-    async def ask(self, fragment: str = "") -> None:
-        """Have the page, or a fragment of it, drawn, and take all that it is."""
-        asked = BackMsg()
-        asked.rerun_script.page_name, asked.rerun_script.query_string = "train", f"run={self.run.id}"
-        asked.rerun_script.fragment_id, asked.rerun_script.is_auto_rerun = fragment, bool(fragment)
-        begin = time.perf_counter()
-        await self.socket.send(asked.SerializeToString())
-        kind = ""
-        while kind != "script_finished":
-            raw = await self.socket.recv(decode=False)
-            message = ForwardMsg.FromString(raw)
-            kind = message.WhichOneof("type") or ""
-            self.received += len(raw)
-            if kind == "auto_rerun":
-                self.every[message.auto_rerun.fragment_id] = message.auto_rerun.interval
-            if message.delta.new_element.HasField("exception"):
-                raise SystemExit(message.delta.new_element.exception.message)
-        self.answers.append(time.perf_counter() - begin)
-
-    async def watch(self, seconds: float, late: float) -> None:
-        """Refresh each fragment at its interval, from `late` seconds on; one that is late is left out."""
-        start = time.monotonic() + late
-        due = dict.fromkeys(self.every, start)
-        while (next_due := min(due.items(), key=lambda item: item[1]))[1] < start + seconds:
-            fragment, when = next_due
-            await asyncio.sleep(when - time.monotonic())
-            await self.ask(fragment)
-            missed = max(0.0, time.monotonic() - when) // self.every[fragment]
-            due[fragment] = when + (1 + missed) * self.every[fragment]
-
-
 @asynccontextmanager
 async def training(group: list[Run], rate: float) -> AsyncIterator[None]:
     """The runs grow meanwhile, by `rate` steps a second."""
@@ -146,30 +80,23 @@ async def training(group: list[Run], rate: float) -> AsyncIterator[None]:
     task.cancel()
 
 
-async def watched(group: list[Run], args: argparse.Namespace) -> tuple[float, list[Viewer]]:
-    """CPU seconds of the server while the viewers watch, and the viewers."""
-    lates = np.linspace(0, 1, args.viewers, endpoint=False)
-
-    async def watch(seconds: float) -> None:
-        await asyncio.gather(*(viewer.watch(seconds, late) for viewer, late in zip(viewers, lates, strict=True)))
-
-    with server() as (app, address):
+async def watched(group: list[Run], args: argparse.Namespace) -> tuple[float, list[Visit]]:
+    """CPU seconds of the server while the viewers watch, and what they saw."""
+    with TemporaryDirectory() as folder, app(Path(folder), RESNET_RUNS_DIR=os.environ["RESNET_RUNS_DIR"]) as server:
         async with AsyncExitStack() as stack:
-            viewers = []
-            for _ in range(args.viewers):
-                socket = connect(
-                    f"ws://{address}/_stcore/stream", subprotocols=[Subprotocol("streamlit")], max_size=None
-                )
-                viewers.append(Viewer(await stack.enter_async_context(socket), group[0]))
+            viewers = [await stack.enter_async_context(visitor(server)) for _ in range(args.viewers)]
             await stack.enter_async_context(training(group, args.rate))
             for viewer in viewers:
-                await viewer.ask()
-            await watch(2)
-            for viewer in viewers:
-                viewer.answers, viewer.received = [], 0
-            before = cpu_seconds(app.pid)
-            await watch(args.seconds)
-            return cpu_seconds(app.pid) - before, viewers
+                await viewer.open("train", f"run={group[0].id}")
+                await asyncio.sleep(1 / args.viewers)  # so that they do not refresh in step
+            await asyncio.sleep(2)
+            visits = [viewer.visit for viewer in viewers]
+            for visit in visits:
+                visit.refreshes, visit.received = [], 0
+            before = server.process.cpu_times()
+            await asyncio.sleep(args.seconds)
+            after = server.process.cpu_times()
+    return after.user + after.system - before.user - before.system, visits
 
 
 def arguments() -> argparse.Namespace:
@@ -187,9 +114,11 @@ def main(args: argparse.Namespace) -> None:
     print(f"{processor()}; {args.viewers} viewers of {spec.name} and its twin for {args.seconds:g} s, "
           f"from step {args.steps:,} on, {args.rate:g} steps/s", flush=True)  # fmt: skip
     with race(spec, args.steps) as group:
-        taken, viewers = asyncio.run(watched(group, args))
-    answers = sorted(1000 * answer for viewer in viewers for answer in viewer.answers)
-    kilobytes = sum(viewer.received for viewer in viewers) / len(answers) / 1000
+        taken, visits = asyncio.run(watched(group, args))
+    if errors := [error for visit in visits for error in visit.errors]:
+        raise SystemExit(errors[0])
+    answers = sorted(1000 * seconds for visit in visits for seconds in visit.refreshes)
+    kilobytes = sum(visit.received for visit in visits) / len(answers) / 1000
     cost, median = 1000 * taken / args.viewers / args.seconds, statistics.median(answers)
     print(f"the server takes {cost:.1f} ms of CPU time per viewer and second, {taken / args.seconds:.0%} of a core")
     print(f"{len(answers)} refreshes, after {median:.0f} ms (at most {answers[-1]:.0f}), of {kilobytes:.0f} kB each")

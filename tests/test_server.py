@@ -18,10 +18,10 @@ EXTRA = {
     "census": """
 import gc, json
 import streamlit as st
-from pages.ui import server
+from resnet.work.worker import give_back
 
 if "collect" in st.query_params:
-    server.collect()
+    give_back()
 found = gc.get_objects()
 sessions = sum(type(each).__name__ == "AppSession" for each in found)
 st.info(json.dumps({"objects": len(found), "sessions": sessions}))

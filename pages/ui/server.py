@@ -1,18 +1,19 @@
 """What the server does beside the pages: imports at its start, garbage collection, reports of errors."""
 
-import ctypes
 import gc
 import logging
 import re
 import secrets
-import sys
 import threading
+import time
 from pathlib import Path
 
 import streamlit as st
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+from resnet.work.worker import give_back
 
 COLLECT_S = 15.0
 DIGEST, NAME = re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -36,16 +37,17 @@ def _run() -> None:
     gc.disable()  # nearly all that an import makes stays, and to look through it again and again takes a second
     try:
         _warm_up()
+        _ready.set()
+        _start_worker()
     except Exception:
         LOG.exception("The warm-up failed; the pages will import what they need.")
-    finally:
-        gc.enable()
-        _ready.set()
-    _start_worker()
+    _ready.set()
+    gc.enable()
     gc.collect()
     gc.freeze()  # PyTorch leaves 600,000 objects that live as long as the process; no collection looks at them again
-    while not threading.Event().wait(COLLECT_S):
-        collect()
+    while True:
+        time.sleep(COLLECT_S)
+        give_back()
 
 
 def _warm_up() -> None:
@@ -83,13 +85,6 @@ async def send_file(request: Request) -> Response:
 
 
 ROUTES = [Route("/files/{digest}/{name}", send_file)]
-
-
-def collect() -> None:
-    """Free cycles, and give what is free back to the system where the C library can (glibc)."""
-    gc.collect()
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
 
 
 def report(error: Exception) -> bool:

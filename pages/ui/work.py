@@ -20,10 +20,9 @@ _asked: ContextVar[set[Request]] = ContextVar("asked")
 @contextmanager
 def page_run() -> Iterator[None]:
     """One run of a page: what the session waited for before it and no longer asks for is cancelled after it."""
-    token = _asked.set(set())
+    _asked.set(set())
     yield  # a run that is interrupted cancels nothing, for the next one follows at once
     scheduler().keep(_client(), _asked.get())
-    _asked.reset(token)
 
 
 def result(request: Request, label: str = "Compute") -> Any | None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+from resnet.costs.memory import memory
 from resnet.costs.profiler import Profile, profile
 from resnet.errors import Refused
 from resnet.limits import WORK_BYTES
@@ -31,6 +32,12 @@ def named_profile(name: str, spec: NetSpec | None) -> Profile:
     from resnet.zoo.catalogue import profile_other  # torchvision is slow to import
 
     return profile_other(name)
+
+
+@lru_cache(100)
+def training_peak(spec: NetSpec, batch: int, optimizer: str, precision: str) -> int:
+    """The peak of `costs.memory`, which takes a moment to predict. Refused."""
+    return memory(spec, batch, optimizer, precision).peak
 
 
 def backward(spec: NetSpec, batch: int) -> Cost:

@@ -12,7 +12,7 @@ import torch
 from resnet.analysis.batches import noise_batch
 from resnet.analysis.gradients import gradient_norms, side_by_side
 from resnet.costs.budget import Budget, Fit, search
-from resnet.costs.memory import measure_peak, memory
+from resnet.costs.memory import measure_peak
 from resnet.costs.speed import Latency, latencies, rooflines
 from resnet.data import dataset as datasets
 from resnet.errors import Refused
@@ -23,7 +23,7 @@ from resnet.runs import store as runs
 from resnet.runs.opened import OpenedRun, open_run
 from resnet.work import spool
 from resnet.work.contract import Cost, Progress
-from resnet.work.predict import backward, forward, forward_of, in_turn, named_profile
+from resnet.work.predict import backward, forward, forward_of, in_turn, named_profile, training_peak
 from resnet.work.weights import Weights
 
 Work = Generator[Progress, None, object]
@@ -240,7 +240,7 @@ class Peak:
 
     def cost(self) -> Cost:
         seconds = 2 * backward(self.spec, self.batch).seconds + 5.0  # in a process of its own, which has to start
-        return Cost(1.5 * memory(self.spec, self.batch, self.optimizer, self.precision).peak, seconds)
+        return Cost(1.5 * training_peak(self.spec, self.batch, self.optimizer, self.precision), seconds)
 
     def run(self) -> Work:
         yield Progress(0.0, "Training two steps in a process of its own …")

@@ -101,7 +101,8 @@ class Scheduler:
 
     def ask(self, request: Request, client: str) -> None:
         """Put the request in line for the client, unless it is there or done. Refused as `cost`."""
-        cost, seconds = self.cost(request), self.expected(request).seconds
+        cost = self.cost(request)
+        seconds = cost.seconds * self._pace.get(type(request), 1.0)
         with self._changed:
             if request not in self._results:
                 self._tickets.setdefault(request, _Ticket(request, cost, seconds, set())).clients.add(client)
@@ -116,8 +117,10 @@ class Scheduler:
             return request in self._results
 
     def result(self, request: Request) -> Any:
-        """The result; raises Refused or WorkFailed where that is how it ended, KeyError before it is done."""
+        """The result; raises Refused or WorkFailed where that is how it ended."""
         with self._changed:
+            if request not in self._results:
+                raise Refused("This result has made room for others.", None, "it again")
             answer, _ = self._results[request]
             self._results.move_to_end(request)
         if isinstance(answer.value, Refused):

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from safetensors.torch import load_file
 
 from resnet.files import ROOT
+from tests.support.visitors import REPORTED
 
 PICTURES = ROOT / "tests" / "screenshots"
 DRAWN_TEXTS = ROOT / "tests" / "support" / "drawn_texts.js"
@@ -87,6 +89,7 @@ def pictures(page: Page, name: str) -> None:
 
 
 def fine(page: Page) -> None:
+    assert not page.get_by_text(REPORTED).count(), "an unexpected error; the app's log has it"
     assert not page.locator("[data-testid=stException]").count(), page.locator("[data-testid=stException]").inner_text()
 
 
@@ -251,6 +254,29 @@ REPLAYS = {
     "Weight updates": "Update-to-weight ratio",
     "Curves": "what came after it is faint",
 }
+
+
+def test_long_work_starts_at_a_click_and_can_be_cancelled(address: str, page: Page) -> None:
+    page.goto(f"{address}/gradients?net=ResNet-50")
+    compute = page.get_by_role("button", name=re.compile(r"Compute \(about \d+ s, .+ GB\)"))
+    compute.click()
+    page.get_by_role("button", name="Cancel").click()
+    compute.click()
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    expect(page.get_by_text("||dL/dW|| against depth")).to_be_visible(timeout=120_000)
+    settled(page)
+    fine(page)
+
+
+def test_a_file_with_weights_is_sent_from_the_disk(address: str, page: Page) -> None:
+    page.goto(f"{address}/export?net=ResNet-20")
+    page.get_by_text("Weights (safetensors)").click()
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Download resnet-20.safetensors").click()
+    assert started.value.suggested_filename == "resnet-20.safetensors"
+    weights = load_file(started.value.path())
+    assert weights["fc.weight"].shape == (10, 64)
+    fine(page)
 
 
 def test_a_recorded_run_is_replayed(address: str, page: Page) -> None:

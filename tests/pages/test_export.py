@@ -1,17 +1,21 @@
 """Export: every form of file, with any weights."""
 
+import asyncio
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
 from safetensors.torch import save
+from starlette.requests import Request
 from streamlit.testing.v1 import AppTest
 
+from pages.ui import cached, server
 from resnet.exports.forms import EXPORTERS
 from resnet.nets.codes import from_code, to_code
 from resnet.nets.model import build
 from resnet.runs.store import Run
+from resnet.work import spool
 from tests.support.pages import TINY, field, fine, open_page
 
 
@@ -75,3 +79,22 @@ def test_torchvisions_weights_without_a_network_are_one_sentence(
     assert len(fine(app).error) == 1
     assert "resnet18-f37072fd.pth" in app.error[0].value
     assert "cannot be reached (Network is unreachable)" in app.error[0].value
+
+
+@pytest.mark.parametrize(
+    ("digest", "name", "status"),
+    [
+        ("own", "resnet-8.safetensors", 200),
+        ("0" * 64, "resnet-8.safetensors", 404),
+        ("../own", "resnet-8.safetensors", 404),
+        ("/etc/hostname", "resnet-8.safetensors", 404),
+        ("own", "a\r\nSet-Cookie: b", 404),
+    ],
+)
+def test_only_exported_files_are_sent(digest: str, name: str, status: int) -> None:
+    own = spool.put(Path(cached.files().name), b"weights").name
+    request = Request({"type": "http", "path_params": {"digest": digest.replace("own", own), "name": name}})
+    answer = asyncio.run(server.send_file(request))
+    assert answer.status_code == status
+    if status == 200:
+        assert f'filename="{name}"' in answer.headers["content-disposition"]

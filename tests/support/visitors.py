@@ -82,7 +82,7 @@ def app(folder: Path, *options: str, root: Path = ROOT, **environment: str) -> I
 
 @dataclass
 class Visit:
-    """A page that was opened: seconds to its first element and to its last, and the boxes that it shows."""
+    """A page that was opened: seconds to its first element and to its last, the boxes that it shows, its refreshes."""
 
     page: str
     begun: float = field(default_factory=time.perf_counter)
@@ -90,7 +90,8 @@ class Visit:
     seconds: float = 0.0
     alerts: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # what no page should show; fragments add theirs later
-    refreshes: int = 0
+    refreshes: list[float] = field(default_factory=list)  # seconds of each
+    received: int = 0  # bytes
 
     def see(self, element: Element) -> None:
         self.first = self.first or time.perf_counter() - self.begun
@@ -109,22 +110,24 @@ class Visitor:
     def __init__(self, connection: websockets.ClientConnection, tasks: asyncio.TaskGroup) -> None:
         self._connection, self._tasks = connection, tasks
         self._timers: dict[str, tuple[float, asyncio.Task[None]]] = {}
-        self._visit, self._page_hash = Visit(""), ""
+        self.visit, self._page_hash, self._refreshed = Visit(""), "", 0.0
         self._begun, self._done = False, asyncio.Event()  # whether the page's run has begun and ended
 
     async def open(self, page: str, query: str = "") -> Visit:
         """Open /page?query and wait until it is drawn; TimeoutError after a minute."""
-        self._visit, self._begun = Visit(page), False
+        self.visit, self._begun = Visit(page), False
         self._done.clear()
         await self._ask(query_string=query, page_name=page)
         async with asyncio.timeout(ANSWER_S):
             await self._done.wait()
-        return self._visit
+        return self.visit
 
     async def read(self) -> None:
         """Take what the server sends, until the connection is lost."""
         while True:
-            self._take(ForwardMsg.FromString(await self._connection.recv(decode=False)))
+            message = await self._connection.recv(decode=False)
+            self.visit.received += len(message)
+            self._take(ForwardMsg.FromString(message))
 
     def leave(self) -> None:
         """Stop asking for what refreshes itself."""
@@ -140,6 +143,7 @@ class Visitor:
     async def _keep(self, fragment: str, interval: float) -> None:
         while True:
             await asyncio.sleep(interval)
+            self._refreshed = time.perf_counter()
             await self._ask(page_script_hash=self._page_hash, fragment_id=fragment, is_auto_rerun=True)
 
     def _take(self, message: ForwardMsg) -> None:
@@ -148,9 +152,9 @@ class Visitor:
             self.leave()
             self._begun, self._page_hash = True, message.new_session.page_script_hash
         elif kind == "delta" and message.delta.WhichOneof("type") == "new_element":
-            self._visit.see(message.delta.new_element)
+            self.visit.see(message.delta.new_element)
         elif kind == "page_not_found":
-            self._visit.errors.append("page not found")
+            self.visit.errors.append("page not found")
         elif kind == "auto_rerun":
             self._set_timer(message.auto_rerun.fragment_id, message.auto_rerun.interval)
         elif kind == "stop_auto_rerun":
@@ -170,9 +174,10 @@ class Visitor:
 
     def _finish(self, how: int) -> None:
         """A page that asks for another run of itself is drawn when that one ends."""
-        self._visit.refreshes += how == ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY
+        if how == ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY:
+            self.visit.refreshes.append(time.perf_counter() - self._refreshed)
         if how in DONE and self._begun and not self._done.is_set():
-            self._visit.seconds = time.perf_counter() - self._visit.begun
+            self.visit.seconds = time.perf_counter() - self.visit.begun
             self._done.set()
 
 
