@@ -195,6 +195,7 @@ def arguments() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no process is left
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it, also their children
     print(f"{processor()}, {os.cpu_count()} cores, {args.sessions} sessions for {args.seconds:.0f} s", flush=True)
     log = Log()
     with TemporaryDirectory() as name, app(Path(name), f"--server.disconnectedSessionTTL={TTL_S}") as visited:

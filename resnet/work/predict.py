@@ -1,7 +1,7 @@
 """What running a net will take on the CPU, from its profile: bytes at the peak, seconds.
 
 `python benchmarks/work.py` holds both against what is measured. The bytes are an upper bound; the seconds are those of
-two cores with AVX2 (AMD EPYC), and the scheduler scales them by what work has really taken.
+two cores of an AMD EPYC, and the scheduler scales them by what work has really taken.
 """
 
 import math
