@@ -7,7 +7,7 @@ import pytest
 
 from resnet.errors import Refused
 from resnet.work import scheduler as module
-from resnet.work.contract import Cost, Request
+from resnet.work.contract import Cost, Progress, Request
 from resnet.work.process import Answer
 from resnet.work.scheduler import Scheduler, WorkFailed
 from tests.support.work import Held, Killable, until
@@ -62,6 +62,45 @@ def test_no_more_work_at_once_than_the_budget(made: Scheduler) -> None:
     with pytest.raises(Refused, match=r"Received 1\.5 GB\. Choose a smaller batch or net: 1 GB at most"):
         made.ask(Held("huge", 1.5 * GB), "a")
     assert made.view(Held("huge", 1.5 * GB)) is None
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scheduler]:
+    """Workers that take nothing by themselves."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Scheduler, "_serve", lambda self, slot: None)
+        made = Scheduler(budget=1 * GB, worker=Killable)
+    yield made
+    made.close()
+
+
+def take(still: Scheduler, slot: int) -> Request | None:
+    """What that worker takes now."""
+    ticket = still._next(slot)
+    if ticket is None:
+        return None
+    ticket.slot, ticket.progress = slot, Progress(0.5)
+    return ticket.request
+
+
+def test_nothing_passes_by_what_waits_for_memory(still: Scheduler) -> None:
+    large, larger, small = Held("large", 0.7 * GB), Held("larger", 0.8 * GB), Held("small", 0.1 * GB)
+    for request in (large, larger, small):
+        still.ask(request, "a")
+    assert [take(still, 1), take(still, 0), take(still, 1)] == [None, large, None]
+    still._tickets.pop(large)
+    assert [take(still, 1), take(still, 0), take(still, 1)] == [None, larger, small]
+
+
+def test_nothing_starts_beside_what_measures_time(still: Scheduler) -> None:
+    first, timing, later = Held("first"), Held("timing", alone=True), Held("later")
+    for request in (first, timing, later):
+        still.ask(request, "a")
+    assert [take(still, 0), take(still, 1)] == [first, None]
+    still._tickets.pop(first)
+    assert [take(still, 0), take(still, 1)] == [timing, None]
+    still._tickets.pop(timing)
+    assert take(still, 0) == later
 
 
 def test_short_work_does_not_wait_behind_long_work(made: Scheduler) -> None:
