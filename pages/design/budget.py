@@ -6,6 +6,7 @@ from pages.ui import state, widgets, work
 from pages.ui.costs import number
 from resnet.costs import budget
 from resnet.costs.compare import scaled
+from resnet.errors import Refused
 from resnet.limits import MAX_BATCH
 from resnet.nets.blocks import BLOCKS
 from resnet.nets.codes import to_code
@@ -67,7 +68,7 @@ with controls:
     if st.button("Find nets", type="primary", width="stretch", disabled=not (blocks and stems)):
         state.set_result("budget", Search(current, allowed, tuple(blocks), tuple(stems)))
         work.ask(state.result("budget"))
-with result:
+with result, widgets.show_errors(Refused):
     asked: Search | None = state.result("budget")
     if asked is None:
         st.info("Set your limits and press Find nets.")

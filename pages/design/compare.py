@@ -26,8 +26,12 @@ Profiles = dict[str, Profile]
 
 def measured(nets: Nets) -> dict[str, Latency]:
     """What has been timed on this machine, by the net's name."""
-    found = {name: work.known(NetLatency(name, spec)) for name, spec in nets.items()}
-    return {name: latency for name, latency in found.items() if latency}
+    found = {}
+    for name, spec in nets.items():
+        with widgets.show_errors(Refused):  # one that failed leaves the others
+            if latency := work.known(NetLatency(name, spec)):
+                found[name] = latency
+    return found
 
 
 def show_costs(profiles: Profiles, nets: Nets) -> None:

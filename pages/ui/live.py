@@ -1,6 +1,5 @@
 """A group of runs as it goes on: progress, curves and heat-strips, read from the run folders alone."""
 
-import math
 from collections.abc import Sequence
 
 import streamlit as st
@@ -16,6 +15,7 @@ from resnet.runs.process import start
 from resnet.runs.store import Run, Snapshot
 from resnet.runs.table import distinct_names
 from resnet.train.figures import BY_LAYER, FIGURES
+from resnet.work.contract import duration
 
 REFRESH_S = 1.0
 MAX_CELLS = 5000  # of one heat-strip
@@ -97,18 +97,6 @@ def _progress(seen: Snapshot, made: Digest) -> None:
     st.progress(min(1.0, share), " · ".join(filter(None, said)))
     if status.message:
         (st.error if status.state in ("failed", "crashed") else st.info)(status.message)
-
-
-def duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "unknown time"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def _buttons(looks: Sequence[Snapshot]) -> None:

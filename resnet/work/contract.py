@@ -1,5 +1,6 @@
 """What the scheduler, its processes and whoever asks for work agree on."""
 
+import math
 from collections.abc import Generator
 from typing import Any, NamedTuple, Protocol
 
@@ -19,12 +20,16 @@ class Cost(NamedTuple):
 
     def __str__(self) -> str:
         memory = f"{self.bytes / 1e9:.1f} GB" if self.bytes >= 1e9 else f"{self.bytes / 1e6:.0f} MB"
-        return f"about {duration(self.seconds)}, {memory}"
+        return f"about {duration(max(1.0, self.seconds))}, {memory}"
 
 
 def duration(seconds: float) -> str:
-    """1 s, 9 s, 3 min."""
-    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    """9 s, 3 min, 1.5 h."""
+    if not math.isfinite(seconds):
+        return "unknown time"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Progress(NamedTuple):

@@ -1,6 +1,6 @@
 """The work that the app asks for. A new kind is a frozen dataclass here, in the shape of `contract.Request`."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +29,12 @@ from resnet.work.weights import Weights
 Work = Generator[Progress, None, object]
 
 
-def _each(items: Iterable, names: Iterable[str], count: int) -> Generator[Progress, None, list]:
-    """Yield how far it is before each item is computed; the items."""
-    found, work = [], iter(items)
-    for place, name in enumerate(names):
-        yield Progress(place / count, name)
-        found.append(next(work))
+def _each(function: Callable, nets: Sequence[NetSpec], *arguments: Sequence) -> Generator[Progress, None, list]:
+    """The function's results for the arguments of each net; yields before each how far it is."""
+    found: list = []
+    for net, *own in zip(nets, *arguments, strict=True):
+        yield Progress(len(found) / len(nets), net.name)
+        found.append(function(*own))
     return found
 
 
@@ -56,9 +56,7 @@ class Gradients:
         return in_turn([backward(net, self.count) for net in self.nets])
 
     def run(self) -> Work:
-        names = [net.name for net in self.nets]
-        frames = yield from _each(map(self._norms, self.nets), names, len(names))
-        return side_by_side(self.nets, frames)
+        return side_by_side(self.nets, (yield from _each(self._norms, self.nets, self.nets)))
 
     def _norms(self, net: NetSpec) -> pd.DataFrame:
         if not self.source:
@@ -94,8 +92,7 @@ class RunGradients:
 
     def run(self) -> Work:
         nets = [each.net for each in self.trained]
-        frames = yield from _each(map(self._norms, self.trained), [net.name for net in nets], len(nets))
-        return side_by_side(nets, frames)
+        return side_by_side(nets, (yield from _each(self._norms, nets, self.trained)))
 
     def _norms(self, at: At) -> pd.DataFrame:
         opened = at.open()
@@ -137,8 +134,8 @@ class Answers:
         return in_turn([forward(each.net, 1) for each in self.trained])
 
     def run(self) -> Work:
-        answers = map(self._answer, self.trained, self.pictures)
-        return (yield from _each(answers, [each.net.name for each in self.trained], len(self.trained)))
+        nets = [each.net for each in self.trained]
+        return (yield from _each(self._answer, nets, self.trained, self.pictures))
 
     def _answer(self, at: At, picture: Picture) -> Answer:
         from resnet.attribution.methods import top_k  # captum is slow to import
@@ -163,8 +160,8 @@ class Maps:
         return in_turn([backward(each.net, 1) for each in self.trained])
 
     def run(self) -> Work:
-        maps = map(self._map, self.trained, self.pictures)
-        return (yield from _each(maps, [each.net.name for each in self.trained], len(self.trained)))
+        nets = [each.net for each in self.trained]
+        return (yield from _each(self._map, nets, self.trained, self.pictures))
 
     def _map(self, at: At, picture: Picture) -> np.ndarray:
         from resnet.attribution.methods import explain

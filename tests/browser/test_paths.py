@@ -4,9 +4,6 @@ import io
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from safetensors.torch import load_file
 
 from resnet.files import ROOT
-from tests.support.visitors import REPORTED
+from tests.support.visitors import REPORTED, app
 
 PICTURES = ROOT / "tests" / "screenshots"
 DRAWN_TEXTS = ROOT / "tests" / "support" / "drawn_texts.js"
@@ -36,17 +33,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running app with runs of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"RESNET_RUNS_DIR": str(tmp_path_factory.mktemp("runs"))}
-    options = ["--server.headless=true", f"--server.port={port}", "--server.address=127.0.0.1"]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", *options]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as app:
-        assert app.stdout
-        assert any("URL" in line for line in app.stdout), "the app did not start"
-        yield f"http://127.0.0.1:{port}"
-        app.terminate()
+    with app(tmp_path_factory.mktemp("app")) as started:
+        yield f"http://127.0.0.1:{started.port}"
 
 
 @pytest.fixture(scope="module")

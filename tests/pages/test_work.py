@@ -8,7 +8,8 @@ from streamlit.testing.v1 import AppTest
 from pages.ui import work
 from resnet.work.scheduler import Scheduler
 from tests.support.pages import fine, press, texts
-from tests.support.work import Held, Killable, until
+from tests.support.tiny import until
+from tests.support.work import Held, Killable
 
 LONG = Held("long", 3.5e9, 9.2)
 BUTTON = "Compute (about 9 s, 3.5 GB)"

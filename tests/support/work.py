@@ -2,8 +2,7 @@
 
 import os
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,14 +12,6 @@ from resnet.errors import Refused
 from resnet.work.contract import Cost, Progress, Request
 from resnet.work.process import Answer
 from resnet.work.worker import REFUSED, answers
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for it."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 def done(request: Request) -> Any:

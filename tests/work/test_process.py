@@ -13,7 +13,8 @@ from resnet.errors import Refused
 from resnet.files import ROOT
 from resnet.work.process import Process
 from resnet.work.worker import DONE, FAILED, PROGRESS, REFUSED
-from tests.support.work import Misbehaving, until
+from tests.support.tiny import until
+from tests.support.work import Misbehaving
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="on Linux alone")
 
@@ -89,7 +90,8 @@ def test_the_worker_ends_with_whoever_started_it() -> None:
     code = """
 import os
 from resnet.work.process import Process
-from tests.support.work import Misbehaving, until
+from tests.support.tiny import until
+from tests.support.work import Misbehaving
 process = Process()
 *_, answer = process.answers(Misbehaving("tell"), 1e6)
 print(answer.value, flush=True)

@@ -10,7 +10,8 @@ from resnet.work import scheduler as module
 from resnet.work.contract import Cost, Progress, Request
 from resnet.work.process import Answer
 from resnet.work.scheduler import Scheduler, WorkFailed
-from tests.support.work import Held, Killable, until
+from tests.support.tiny import until
+from tests.support.work import Held, Killable
 
 GB = 1e9
 
