@@ -37,7 +37,10 @@ def measured(nets: Nets) -> dict[str, Latency]:
 def show_costs(profiles: Profiles, nets: Nets) -> None:
     table = totals(profiles, {name: spec.depth for name, spec in nets.items() if spec})
     with widgets.show_errors(Refused):
-        work.ready([NetLatency(name, spec) for name, spec in nets.items()], "Measure their speed here")
+        requests = [NetLatency(name, spec) for name, spec in nets.items()]
+        label = "Measure their speed here"
+        if work.ready(requests, label) and st.button(f"{label} again", icon=":material/timer:"):
+            work.again(*requests)
     if times := measured(nets):
         table = with_latency(table, times)
     config = {

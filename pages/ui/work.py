@@ -40,10 +40,11 @@ def ask(request: Request) -> None:
     scheduler().ask(request, _client())
 
 
-def again(request: Request) -> None:
-    """Put it in line though it is done, and draw the page anew."""
-    scheduler().forget(request)
-    ask(request)
+def again(*requests: Request) -> None:
+    """Put them in line though they are done, and draw the page anew."""
+    for request in requests:
+        scheduler().forget(request)
+        ask(request)
     st.rerun()
 
 

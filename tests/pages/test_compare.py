@@ -1,8 +1,14 @@
 """Compare: what differs and what is published, of the visitor's own net too."""
 
 import json
+from collections.abc import Generator
 
-from tests.support.pages import field, fine, numbers, open_page, texts
+import pytest
+
+from resnet.costs.speed import Latency
+from resnet.work.contract import Progress
+from resnet.work.requests import NetLatency
+from tests.support.pages import field, fine, numbers, open_page, press, texts
 
 
 def test_compare_explains_the_two_listings() -> None:
@@ -41,3 +47,19 @@ def test_compare_follows_the_visitors_net() -> None:
     fine(app.run())
     assert not app.error
     assert "My net: plain-56" in field(app, "multiselect", "compare.nets").options
+
+
+def test_compare_measures_and_measures_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.010, 0.020, 0.030, 0.040])
+
+    def run(request: NetLatency) -> Generator[Progress, None, Latency]:
+        yield Progress(0.0, request.name)
+        return Latency(1, "cpu", "fp32", 1, (next(seconds),))
+
+    monkeypatch.setattr(NetLatency, "run", run)
+    app = open_page("design/compare.py", net="ResNet-20")
+    field(app, "multiselect", "compare.nets").set_value(["ResNet-20", "ResNet-56"]).run()
+    press(app, next(button.label for button in app.button if button.label.startswith("Measure their speed here (")))
+    assert [round(value) for value in app.dataframe[0].value["latency"]] == [10, 20]
+    press(app, "Measure their speed here again")
+    assert [round(value) for value in app.dataframe[0].value["latency"]] == [30, 40]
