@@ -39,7 +39,7 @@ def data_field() -> DataInfo | None:
             download()
         return None
     note = f"{info.train_images:,} training and {info.test_images:,} test images, {info.classes} classes."
-    st.caption(f"{note} {info.source}")
+    st.caption(" ".join([note, info.source, *info.notes]))
     return info
 
 

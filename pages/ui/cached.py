@@ -66,6 +66,7 @@ class DataInfo:
     test_images: int
     class_names: tuple[str, ...]
     source: str
+    notes: tuple[str, ...]
     samples: np.ndarray
     sample_labels: np.ndarray
 
@@ -94,6 +95,7 @@ def _data_info(name: str, changed: float) -> DataInfo:
         test_images=len(data.test_labels),
         class_names=data.class_names,
         source=data.source,
+        notes=data.notes,
         samples=images.permute(0, 2, 3, 1).numpy(),
         sample_labels=labels.numpy(),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class Dataset:
     test_labels: Tensor
     class_names: tuple[str, ...]
     source: str = ""  # where the pixels come from
+    notes: tuple[str, ...] = ()  # sentences: what was changed in reading them, or left out
     train_masks: Tensor | None = None
     test_masks: Tensor | None = None
 
@@ -159,7 +161,7 @@ def _resize_masks(masks: Tensor | None, size: int) -> Tensor | None:
 
 
 def _shapes() -> Dataset:
-    parts = {}
+    parts: dict[str, Any] = {}
     for seed, (part, count) in enumerate((("train", 5000), ("test", 1000))):
         for field, array in zip(("images", "labels", "masks"), shapes.draw(count, seed), strict=True):
             parts[f"{part}_{field}"] = torch.from_numpy(array)

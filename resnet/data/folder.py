@@ -39,6 +39,7 @@ class Folder:
     mean: Tensor
     std: Tensor
     channels: int = 3
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:

@@ -18,6 +18,10 @@ class Source(Protocol):
         """Where the pixels come from, as a sentence or a citation."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed in reading the pictures, or left out, as sentences."""
+
+    @property
     def class_names(self) -> tuple[str, ...]: ...
     @property
     def classes(self) -> int: ...
