@@ -24,6 +24,7 @@ from resnet.nets.spec import NetSpec
 from resnet.work.predict import backward
 from resnet.work.process import Process
 from resnet.work.requests import Gradients
+from resnet.work.weights import Model, Weights
 
 WORK = ["ResNet-20:128", "ResNet-56:64", "ResNet-110:32", "ResNet-18:8", "ResNet-50:2", "ResNet-50:16"]
 WORK += ["ResNet-152:2", "WRN-28-10:8", "SE-ResNet-50:8", "ResNeXt-50 32x4d:4"]
@@ -34,7 +35,9 @@ def seconds(process: Process, spec: NetSpec, batch: int, rounds: int) -> float:
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        *_, answer = process.answers(Gradients((spec,), 0, "", batch), backward(spec, batch).bytes)
+        *_, answer = process.answers(
+            Gradients((Model(spec, Weights("seed", "0")),), "", batch), backward(spec, batch).bytes
+        )
         times.append(time.perf_counter() - start)
         if answer.kind != "done":
             raise SystemExit(str(answer.value))

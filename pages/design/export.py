@@ -35,10 +35,10 @@ def show_text(spec: NetSpec, name: str) -> None:
 
 def show_file(spec: NetSpec, name: str) -> None:
     """A file with weights may be large, so the server sends it from the disk."""
-    weights = pretrained.field(spec, "export.weights")
-    if weights is None:
+    chosen = pretrained.field(spec, "export.weights")
+    if chosen is None:
         return
-    request = Exported(name, spec, weights, files().name)
+    request = Exported(name, spec, chosen.weights, files().name)
     path = work.result(request, "Write the file")
     if path is None:
         return

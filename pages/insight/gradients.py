@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from pages.ui import state, widgets, work
+from pages.ui import pretrained, state, widgets, work
 from pages.ui.cached import data_changed
 from resnet.analysis.gradients import OUTPUT, WEIGHT, trend
 from resnet.data import dataset as data
@@ -17,9 +17,10 @@ from resnet.runs import store as runs
 from resnet.runs.store import Run
 from resnet.work.contract import Request
 from resnet.work.predict import backward, batch_limit, in_turn
-from resnet.work.requests import At, Gradients, RunGradients
+from resnet.work.requests import Gradients, RunGradients
+from resnet.work.weights import Model, Weights
 
-START = "at initialisation"
+START, TRAINED, WEIGHTS = "at initialisation", "after training", "other weights"
 
 
 NOISE = "Gaussian noise"
@@ -41,19 +42,30 @@ def at_start(spec: NetSpec) -> Request:
     norm = widgets.choice("Norm", switches, "gradients.norm", "Without batch norm the result is reversed.", switches)
     zero = st.toggle("Start every branch at zero (zero-init)", key="gradients.zero", disabled=spec.skip_init)
     seed = st.number_input("Seed", 0, 2**31, 0, key="gradients.seed", persist_state="session")
+    rescued = zero and not spec.skip_init
+    switched = [replace(net, norm=norm, zero_init=rescued and not net.plain) for net in twins(spec)]
+    return on_images([Model(net, Weights("seed", str(seed))) for net in switched])
+
+
+def of_weights(spec: NetSpec) -> Request | None:
+    """The norms of one net with weights from anywhere; None before they are there."""
+    chosen = pretrained.field(spec, "gradients.weights")
+    return on_images([Model(spec, chosen.weights, chosen.inputs)]) if chosen else None
+
+
+def on_images(models: list[Model]) -> Request:
+    spec = models[0].spec
     offered = [name for name in data.available() if (spec.classes, spec.in_channels, spec.frames) == (10, 3, 0)]
     source = st.selectbox("Images", [NOISE, *offered], key="gradients.source")
-    rescued = zero and not spec.skip_init
-    switched = tuple(replace(net, norm=norm, zero_init=rescued and not net.plain) for net in twins(spec))
-    count = batch_field(switched)
+    count = batch_field([model.spec for model in models])
     named, changed = ("", 0.0) if source == NOISE else (source, data_changed(source))
-    return Gradients(switched, seed, named, count, changed)
+    return Gradients(tuple(models), named, count, changed)
 
 
 def of_runs(chosen: list[Run]) -> Request:
     count = batch_field([run.job.net for run in chosen])
     st.caption(f"On test images of {chosen[0].job.data}.")
-    return RunGradients(tuple(At(run.id, run.checkpoint_step() or 0) for run in chosen), count)
+    return RunGradients(tuple(map(Model.of, chosen)), count)
 
 
 def races() -> dict[str, list[Run]]:
@@ -106,12 +118,15 @@ controls, picture = st.columns([1, 2.6], gap="large")
 with controls:
     current = state.net()
     trained = races()
-    when = widgets.choice("Weights", (START, "after training"), "gradients.when")
+    when = widgets.choice("Weights", (START, TRAINED, WEIGHTS), "gradients.when")
     request, place = None, ""
     with widgets.show_errors(Refused):
         if when == START:
             widgets.net_field(current, "gradients.net")
             request, place = at_start(current), "at initialisation, on one batch"
+        elif when == WEIGHTS:
+            widgets.net_field(current, "gradients.net")
+            request, place = of_weights(current), "with these weights, on one batch in train mode"
         elif not trained:
             st.info("No run has weights yet. Train one on the Train page.")
         else:

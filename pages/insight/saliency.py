@@ -1,11 +1,15 @@
-"""Saliency: what both twins look at in an uploaded photo or a sample."""
+"""Saliency: what nets look at in an uploaded photo or a sample."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
 
-from pages.ui import live, widgets, work
-from pages.ui.cached import explainable_layers, look, photo_pixels, sample_pixels, samples
+from pages.ui import live, pretrained, state, widgets, work
+from pages.ui.cached import DataInfo, data_info, explainable_layers, look, photo_pixels, sample_pixels, samples
 from resnet.attribution.methods import METHODS, common_scale
+from resnet.data import dataset as data
 from resnet.errors import Refused
 from resnet.limits import PHOTO_MB
 from resnet.nets.spec import cifar, twins
@@ -15,17 +19,30 @@ from resnet.runs.jobs import Job
 from resnet.runs.process import race
 from resnet.runs.store import Run
 from resnet.train.recipes import Recipe
-from resnet.work.requests import Answer, Answers, At, Maps, Picture
+from resnet.work.requests import Answer, Answers, Maps, Picture
+from resnet.work.weights import MOMENTS, Model, usual
 
 QUICK_NET = cifar(8)
 QUICK_RECIPE = Recipe(epochs=3, batch=32, augment=False)  # on shapes: 87 % (residual) and 93 % (plain)
+OTHER, NONE = "another net, or other weights", "no other net"
+
+
+class Shown(NamedTuple):
+    """A net with weights, and what the page says of them; `run` where they are a run's."""
+
+    model: Model
+    class_names: tuple[str, ...]
+    trained: str
+    run: Run | None = None
+
+    @property
+    def title(self) -> str:
+        return self.model.spec.name
 
 
 def quick_start() -> None:
-    """Before any pair of runs exists: say so, and train a small one at one click."""
-    st.info(
-        "There is no trained pair of twins yet, so nothing can be explained. It takes a residual run and a plain one."
-    )
+    """Before any run exists: say so, and train a small pair at one click."""
+    st.info("There is no trained run yet. Train a small pair here, or choose other weights on the left.")
     going = [run for run in runs.all_runs() if look(run).active]
     if going:
         live.show(runs.race_of(going[0]))
@@ -34,102 +51,150 @@ def quick_start() -> None:
         st.rerun()
 
 
-def run_field(label: str, choices: list[Run], key: str) -> Run:
-    return st.selectbox(
-        label, choices, key=key, format_func=lambda run: f"{run.job.net.name} on {run.job.data} ({run.id[:15]})"
-    )
+def run_label(run: Run) -> str:
+    return f"{run.job.net.name} on {run.job.data} ({run.id[:15]})"
 
 
-def pair_fields() -> tuple[Run, Run]:
-    """A residual run, and a plain run that was trained on the same data."""
-    plain_runs = runs.trained(plain=True)
-    usable = [run for run in runs.trained(plain=False) if any(run.job.data == other.job.data for other in plain_runs)]
-    residual = run_field("Residual net", usable, "saliency.residual")
-    fitting = [run for run in plain_runs if run.job.data == residual.job.data]
-    fitting.sort(key=lambda run: run.job.group != residual.job.group)  # its own twin first
-    return residual, run_field("Plain net", fitting, f"saliency.plain.{residual.id}")
+def of_run(run: Run) -> Shown:
+    model = Model.of(run)
+    return Shown(model, run.class_names(), f"after {model.weights.step:,} training steps on {run.job.data}", run)
 
 
-def picture_field(pair: tuple[Run, Run]) -> list[np.ndarray] | None:
+def of_weights() -> Shown | None:
+    """A net of the visitor's with weights from anywhere; None before they are there."""
+    spec = state.net()
+    widgets.net_field(spec, "saliency.net")
+    chosen = pretrained.field(spec, "saliency.weights")
+    if chosen is None:
+        return None
+    inputs = chosen.inputs
+    if inputs is None:
+        text = "The weights do not say how images are prepared, so choose what the net was trained with."
+        inputs = usual(spec, st.selectbox("Mean and deviation", MOMENTS, key="saliency.moments", help=text))
+    return Shown(Model(spec, chosen.weights, inputs), inputs.class_names, chosen.title)
+
+
+def nets_field() -> list[Shown]:
+    """Any net, and at will a run beside it: its twin, if it has one, until the visitor chooses."""
+    found = {run.id: run for run in runs.trained()}
+    labels = {name: run_label(run) for name, run in found.items()}
+    name = st.selectbox("Net", [*found, OTHER], key="saliency.first", format_func=lambda n: labels.get(n, n))
+    first = of_run(found[name]) if name in found else of_weights()
+    if first is None:
+        return []
+    others = [NONE, *(other for other in found if other != name)]
+    group = [run.id for run in runs.race_of(first.run) if run.id in others] if first.run else []
+    beside = st.selectbox(
+        "Beside it", others, others.index(group[0]) if group else 0, key=f"saliency.beside.{name}",
+        format_func=lambda n: labels.get(n, n),
+    )  # fmt: skip
+    return [first] if beside == NONE else [first, of_run(found[beside])]
+
+
+def picture_field(shown: list[Shown]) -> list[np.ndarray] | None:
     """The chosen picture as each net sees it, None before there is one. Refused for a file that is none."""
-    sizes = [(run.job.net.image_size, run.job.net.in_channels) for run in pair]
+    sizes = [(net.model.spec.image_size, net.model.spec.in_channels) for net in shown]
     if widgets.choice("Picture", ("Sample", "Upload"), "saliency.kind") == "Upload":
         file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=PHOTO_MB)
         return None if file is None else [photo_pixels(file.getvalue(), *size) for size in sizes]
-    images, labels = samples(pair[0])
-    names = pair[0].class_names()
+    images, labels, names = sample_field(shown[0].run)
     label = st.selectbox("Class", np.unique(labels).tolist(), key="saliency.class", format_func=lambda i: names[i])
     of_class = images[labels == label]
     index = st.slider("Sample", 1, len(of_class), key="saliency.sample") if len(of_class) > 1 else 1
     return [sample_pixels(of_class[index - 1], *size) for size in sizes]
 
 
-def explain_fields(pair: tuple[Run, Run], answers: list[Answer], names: tuple[str, ...]) -> tuple[str, str, int, float]:
-    """Method, layer, class and opacity."""
+def sample_field(run: Run | None) -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
+    """Pictures, labels and class names of the run's data; without a run, of a data set to choose."""
+    if run:
+        return *samples(run), run.class_names()
+    name = st.selectbox("Samples of", data.available(), key="saliency.data")
+    info: DataInfo = data_info(name)
+    return info.samples, info.sample_labels, info.class_names
+
+
+def explain_fields(shown: list[Shown], answers: list[Answer]) -> tuple[str, str, tuple[int, ...], float]:
+    """Method, layer, the class to explain in each net, and opacity."""
     methods, layer, target, opacity = st.columns(4)
     with methods:
         method = widgets.choice("Method", METHODS, "saliency.method", labels={n: m.title for n, m in METHODS.items()})
-    layers = explainable_layers(tuple(run.job.net for run in pair))
+    layers = explainable_layers(tuple(net.model.spec for net in shown))
     chosen = layer.selectbox(
         "Layer", layers[::-1], key=f"saliency.layer.{len(layers)}", disabled=not METHODS[method].needs_layer
     )
-    likely = answers[0].classes[0]
+    names, likely = shown[0].class_names, answers[0].classes[0]
     wanted = target.selectbox(
         "Class to explain", [likely, *(i for i in range(len(names)) if i != likely)], format_func=lambda i: names[i]
     )
-    return method, chosen, wanted, opacity.slider("Opacity", 0.0, 1.0, 0.55, key="saliency.opacity")
+    targets = [wanted, *(class_of(names[wanted], *each) for each in list(zip(shown, answers, strict=True))[1:])]
+    return method, chosen, tuple(targets), opacity.slider("Opacity", 0.0, 1.0, 0.55, key="saliency.opacity")
 
 
-def show(pair: tuple[Run, Run], seen: list[np.ndarray]) -> None:
-    """Top-5 predictions and overlays of both nets for one picture, on one colour scale."""
-    names = pair[0].class_names()
-    steps = [run.checkpoint_step() or 0 for run in pair]
-    trained = tuple(At(run.id, step) for run, step in zip(pair, steps, strict=True))
-    pictures = tuple(map(Picture.of, seen))
-    answers = work.result(Answers(trained, pictures), "Classify the picture")
+def class_of(name: str, net: Shown, said: Answer) -> int:
+    """The class of that name, or of a net that does not know it the one it finds likeliest."""
+    return net.class_names.index(name) if name in net.class_names else said.classes[0]
+
+
+class Explained(NamedTuple):
+    """A net, the picture (C, S, S) as it sees it, what it says of it, and the map (S, S) of one of its classes."""
+
+    net: Shown
+    pixels: np.ndarray
+    said: Answer
+    target: int
+    values: np.ndarray
+
+
+def show(shown: list[Shown], seen: list[np.ndarray]) -> None:
+    """Top-5 predictions and overlays of the nets for one picture, on one colour scale."""
+    models, pictures = tuple(net.model for net in shown), tuple(map(Picture.of, seen))
+    answers = work.result(Answers(models, pictures), "Classify the picture")
     if answers is None:
         return
-    method, layer, target, opacity = explain_fields(pair, answers, names)
-    maps = work.result(Maps(trained, pictures, method, layer, target), "Draw the maps")
+    method, layer, targets, opacity = explain_fields(shown, answers)
+    maps = work.result(Maps(models, pictures, method, layer, targets), "Draw the maps")
     if maps is None:
         return
-    high = common_scale(maps)
-    for run, step, pixels, said, values, column in zip(pair, steps, seen, answers, maps, st.columns(2), strict=True):
-        with column:
-            st.subheader(run.job.net.name)
-            rgb = np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
-            figure = attribution_plots.overlay(rgb, values, high, opacity, METHODS[method].signed)
-            size, share = run.job.net.image_size, said.probabilities[np.array(said.classes) == target]
-            belief = f"its probability is {100 * share[0]:.1f} %" if len(share) else "not among its top five"
-            what = f"{METHODS[method].title} for the logit of “{names[target]}” ({belief})"
-            caption = f"{what}, on the {size} x {size} pixels that the net sees."
-            widgets.chart(figure, caption, f"saliency.map.{run.id}")
-            bars = attribution_plots.probabilities(
-                [names[i] for i in said.classes], said.probabilities, run.job.net.plain
-            )
-            widgets.chart(
-                bars,
-                f"Top predictions, after {step:,} training steps on {run.job.data}.",
-                f"saliency.top.{run.id}",
-            )
+    high, columns = common_scale(maps), st.columns(2)
+    for index, each in enumerate(map(Explained, shown, seen, answers, targets, maps)):
+        with columns[index]:
+            overlay(each, method, high, opacity, f"{index}.{each.net.model.weights.name}")
+    scale = f"Both maps share one colour scale, from 0 to {high:.3g}, and neither is stretched to fill it"
+    scale = scale if len(shown) > 1 else f"The colour scale runs from 0 to {high:.3g}"
     st.caption(
-        f"{METHODS[method].reading} Both maps share one colour scale, from 0 to {high:.3g}, and neither is stretched "
-        f"to fill it; look at whether the bright parts lie on the object. Method: {METHODS[method].source}."
+        f"{METHODS[method].reading} {scale}; look at whether the bright parts lie on the object. "
+        f"Method: {METHODS[method].source}."
     )
-    st.caption(f"Trained on: {pair[0].info().get('source') or pair[0].job.data}")
+    if run := shown[0].run:
+        st.caption(f"Trained on: {run.info().get('source') or run.job.data}")
 
 
-plain_data = {run.job.data for run in runs.trained(plain=True)}
-if not any(run.job.data in plain_data for run in runs.trained(plain=False)):
+def overlay(each: Explained, method: str, high: float, opacity: float, key: str) -> None:
+    net, pixels, said, target, values = each
+    st.subheader(net.title)
+    rgb = np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
+    figure = attribution_plots.overlay(rgb, values, high, opacity, METHODS[method].signed)
+    size, share = net.model.spec.image_size, said.probabilities[np.array(said.classes) == target]
+    belief = f"its probability is {100 * share[0]:.1f} %" if len(share) else "not among its top five"
+    what = f"{METHODS[method].title} for the logit of “{net.class_names[target]}” ({belief})"
+    widgets.chart(figure, f"{what}, on the {size} x {size} pixels that the net sees.", f"saliency.map.{key}")
+    if not values.any():
+        st.info(f"This map is 0 everywhere. {METHODS[method].blank}")
+    names = [net.class_names[i] for i in said.classes]
+    bars = attribution_plots.probabilities(names, said.probabilities, net.model.spec.plain)
+    widgets.chart(bars, f"Top predictions, {net.trained}.", f"saliency.top.{key}")
+
+
+if not runs.trained():
     quick_start()
-else:
-    controls, result = st.columns([1, 2.6], gap="large")
-    seen = None
-    with controls, widgets.show_errors(Refused):
-        pair = pair_fields()
-        seen = picture_field(pair)
-    with result, widgets.show_errors(Refused):
-        if seen is None:
-            st.info("Upload a photo, and both nets will be explained here.")
-        else:
-            show(pair, seen)
+controls, result = st.columns([1, 2.6], gap="large")
+shown: list[Shown] = []
+seen = None
+with controls, widgets.show_errors(Refused):
+    shown = nets_field()
+    seen = picture_field(shown) if shown else None
+with result, widgets.show_errors(Refused):
+    if shown and seen is None:
+        st.info("Upload a photo, and it will be explained here.")
+    elif shown and seen:
+        show(shown, seen)

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from pages.ui import live, overlay, replay, state, widgets
-from pages.ui.cached import DataInfo, data_info, look, look_anew
+from pages.ui import live, overlay, pretrained, replay, state, widgets, work
+from pages.ui.cached import DataInfo, data_info, files, look, look_anew
 from resnet.data import dataset as data
 from resnet.devices import devices
 from resnet.errors import Refused
@@ -20,6 +21,7 @@ from resnet.runs.store import Run
 from resnet.runs.table import run_table
 from resnet.train.feeds import steps_per_epoch
 from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, differences
+from resnet.work.requests import Beginning
 
 DATA_LABELS = {"shapes": "shapes (drawn here, needs no network)", "cifar10": "CIFAR-10"}
 PRECISION_LABELS = {"auto": "auto (what is faster here)"}
@@ -191,13 +193,16 @@ def race_field(spec: NetSpec) -> list[NetSpec]:
     return nets + [more[name] for name in added]
 
 
-def begin(nets: list[NetSpec], info: DataInfo, recipe: Recipe, images: int, size: int, device: str) -> None:
-    """Fit the nets to the data, start them as one race and show it."""
-    some = None if images == info.train_images else images
-    fitting = [fitted(net, info, size) for net in nets]
-    first, *_ = race(Job(fitting[0], info.name, recipe, some, device), fitting)
-    state.set_run(first.id)
-    st.rerun()
+def start_field(net: NetSpec) -> tuple[Path | None, str] | None:
+    """A file of the weights that the net begins with, none for drawn ones, and what they are; None before that."""
+    chosen = pretrained.field(net, "train.weights", fixed=True)
+    if chosen is None:
+        return None
+    if chosen.weights.kind == "seed":
+        return None, ""
+    st.caption(f"{net.name} begins with these weights; all other nets of the race begin with drawn ones.")
+    begun = work.result(Beginning(net, chosen.weights, files().name), "Read the weights")
+    return (begun.path, f"{chosen.title}, {begun.loaded} of {begun.needed} weights") if begun else None
 
 
 def settings(spec: NetSpec) -> None:
@@ -207,8 +212,20 @@ def settings(spec: NetSpec) -> None:
         return
     with widgets.show_errors(Refused, OSError):
         recipe, images, size, device = recipe_fields(info)
-        if st.button("Start training", type="primary", icon=":material/play_arrow:", width="stretch"):
-            begin(nets, info, recipe, images, size, device)
+        fitting = [fitted(net, info, size) for net in nets]
+        start = start_field(fitting[0])
+        ready = start is not None
+        if (
+            st.button(
+                "Start training", type="primary", icon=":material/play_arrow:", width="stretch", disabled=not ready
+            )
+            and start
+        ):
+            some = None if images == info.train_images else images
+            job = Job(fitting[0], info.name, recipe, some, device, start=start[1])
+            first, *_ = race(job, fitting, start[0])
+            state.set_run(first.id)
+            st.rerun()
 
 
 def run_list() -> None:

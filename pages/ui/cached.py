@@ -22,7 +22,7 @@ from resnet.runs import store as runs
 from resnet.runs.curves import Digest, follow
 from resnet.train.figures import record_type
 from resnet.work.scheduler import Scheduler
-from resnet.zoo.weights import WeightsEnum, checkpoint, downloaded
+from resnet.zoo.hub import WeightsEnum, checkpoint, downloaded
 
 
 @st.cache_resource(max_entries=200, show_spinner=False)  # profiles are never changed, so they need no copies

@@ -69,7 +69,7 @@ def _heads(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
     for seen, made, origin, place in zip(looks, digests, origins, columns(len(looks)), strict=True):
         with place:
             _progress(seen, made)
-            st.caption(f"{'' if alike else origin} {words.tested_elsewhere(seen)}")
+            st.caption(f"{words.beginning(seen)} {'' if alike else origin} {words.tested_elsewhere(seen)}")
     if alike:
         st.caption(origins[0])
 

@@ -1,44 +1,69 @@
 """The menu of weights for a net: untrained, a run's, torchvision's, or a file of the visitor's."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import streamlit as st
 
-from pages.ui import widgets, work
+from pages.ui import state, widgets, work
 from pages.ui.cached import files, is_downloaded
 from resnet.errors import Refused
 from resnet.limits import WEIGHTS_MB
-from resnet.nets.spec import PRESETS, NetSpec
+from resnet.nets.inputs import Inputs
+from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
 from resnet.work import spool
 from resnet.work.requests import Fitting
-from resnet.work.weights import Weights
-from resnet.zoo.weights import download, offered
+from resnet.work.weights import Weights, of_run
+from resnet.zoo.fitting import Report
+from resnet.zoo.hub import download, offered
 
 UNTRAINED, FILE = "untrained, seed 0", "my own file"
 
 
-def field(spec: NetSpec, key: str) -> Weights | None:
-    """The chosen weights; None before there are any."""
-    trained = {f"run {run.id}": run for run in runs.all_runs() if run.job.net == spec and run.checkpoint_step()}
-    theirs = offered(spec.name) if PRESETS.get(spec.name) == spec else {}
-    theirs = {f"torchvision's {version}": version for version in theirs}
+class Chosen(NamedTuple):
+    """Weights that were chosen, how images are prepared for them if that is known, and what they are, in words."""
+
+    weights: Weights
+    inputs: Inputs | None
+    title: str
+
+
+def field(spec: NetSpec, key: str, fixed: bool = False) -> Chosen | None:
+    """The chosen weights for the net; None before there are any.
+
+    `fixed`: the net's classes and channels are given, so that weights of the same net with others are loaded in part.
+    """
+    trained = {f"run {run.id}": of_run(run) for run in runs.trained() if _alike(run.job.net, spec)}
+    theirs = {f"torchvision's {version}": Weights("torchvision", version) for version in _offered(spec)}
     chosen = st.selectbox("Weights", [UNTRAINED, *trained, *theirs, FILE], key=key)
+    if chosen == UNTRAINED:
+        return Chosen(Weights("seed", "0"), None, UNTRAINED)
     with widgets.show_errors(Refused):
-        if chosen in trained:
-            return Weights("run", trained[chosen].id, trained[chosen].checkpoint_step() or 0)
-        if chosen in theirs:
-            return Weights("torchvision", theirs[chosen]) if _downloaded(spec, chosen, theirs[chosen]) else None
-        return _file(spec, key) if chosen == FILE else Weights("seed", "0")
+        if chosen in theirs and not _downloaded(spec, theirs[chosen].name):
+            return None
+        title, weights = _file(key) if chosen == FILE else (chosen, {**trained, **theirs}[chosen])
+        return _fitting(spec, Chosen(weights, None, title), key, fixed) if weights else None
     return None
 
 
-def _downloaded(spec: NetSpec, name: str, version: str) -> bool:
+def _alike(one: NetSpec, other: NetSpec) -> bool:
+    """Whether the nets differ at most in what they read and in their classes."""
+    same = {name: getattr(other, name) for name in ("classes", "in_channels", "image_size")}
+    return replace(one, **same) == other
+
+
+def _offered(spec: NetSpec) -> list[str]:
+    return list(offered(spec.name))
+
+
+def _downloaded(spec: NetSpec, version: str) -> bool:
     weights = offered(spec.name)[version]
     if is_downloaded(weights):
         return True
     st.caption(f"{weights.meta['_file_size']:,.0f} MB from PyTorch's server, kept where torch.hub keeps its files.")
-    if not st.button("Download", icon=":material/download:", key=f"pretrained.{name}"):
+    if not st.button("Download", icon=":material/download:", key=f"pretrained.{version}"):
         return False
     bar = st.progress(0.0, "Connecting …")
     for done, total in download(weights):
@@ -46,20 +71,49 @@ def _downloaded(spec: NetSpec, name: str, version: str) -> bool:
     return True
 
 
-def _file(spec: NetSpec, key: str) -> Weights | None:
-    """The file where it fits the net; or what does not fit, key by key."""
-    text = "Weights of this net: safetensors, or a state_dict that torch.save wrote (.pt, .pth)"
+def _file(key: str) -> tuple[str, Weights | None]:
+    text = "Weights of this net: safetensors, or a file that torch.save wrote (.pt, .pth, .ckpt, .bin)"
     file = st.file_uploader(text, key=f"{key}.file", max_upload_size=WEIGHTS_MB)
     if file is None:
+        return "", None
+    return f"the file {file.name}", Weights("file", str(spool.put(Path(files().name), file.getbuffer())))
+
+
+def _fitting(spec: NetSpec, chosen: Chosen, key: str, fixed: bool) -> Chosen | None:
+    """The weights where they fit the net, or where the visitor wants what fits of them."""
+    found = work.result(Fitting(spec, chosen.weights), "Read the weights")
+    if found is None:
         return None
-    weights = Weights("file", str(spool.put(Path(files().name), file.getbuffer())))
-    report = work.result(Fitting(spec, weights), "Read this file")
+    report = found.report
+    if report and not report.fits and report.fitting:
+        partial = st.toggle("Load all that fits", fixed, key=f"{key}.partial")
+        if not fixed and report.changes:
+            _adapt(spec, report)
+        if partial:
+            chosen = chosen._replace(weights=replace(chosen.weights, partial=True))
+            found = work.result(Fitting(spec, chosen.weights), "Read the weights")
+    if found is None:
+        return None
+    _tell(found.report, chosen.weights.partial)
+    usable = not found.report or found.report.fits or chosen.weights.partial
+    return chosen._replace(inputs=found.inputs) if usable else None
+
+
+def _adapt(spec: NetSpec, report: Report) -> None:
+    words = " and ".join(f"{value} {NAMES[name]}" for name, value in report.changes.items())
+    if st.button(f"Make the net so: {words}", icon=":material/tune:"):
+        state.set_net(replace(spec, **report.changes))
+        st.rerun()
+
+
+NAMES = {"classes": "classes", "in_channels": "channels"}
+
+
+def _tell(report: Report | None, partial: bool) -> None:
     if report is None:
-        return None
-    if not report.fits:
-        st.error(f"These are not the weights of {spec.name}: what does not fit is listed, and nothing was loaded.")
-    elif report.misfits:
-        st.info("All weights of the net were loaded; the file holds more, which was left out.")
+        return
+    text = " ".join(report.sentences())
+    (st.caption if report.fits else st.warning if partial else st.error)(text)
     if report.misfits:
-        widgets.table(report.table(), {})
-    return weights if report.fits else None
+        with st.expander(f"{len(report.misfits)} entries that do not fit"):
+            widgets.table(report.table(), {})

@@ -69,8 +69,10 @@ def _start_worker() -> None:
     from pages.ui.cached import SERVER, scheduler
     from resnet.nets.spec import PRESETS, twins
     from resnet.work.requests import Gradients
+    from resnet.work.weights import Model, Weights
 
-    scheduler().ask(Gradients(tuple(twins(PRESETS["ResNet-20"])), 0, "", 128), SERVER)
+    models = tuple(Model(net, Weights("seed", "0")) for net in twins(PRESETS["ResNet-20"]))
+    scheduler().ask(Gradients(models, "", 128), SERVER)
 
 
 async def send_file(request: Request) -> Response:

@@ -43,6 +43,11 @@ def how(recipe: Recipe) -> str:
     return " ".join(found)
 
 
+def beginning(seen: Snapshot) -> str:
+    """The weights that the net began with, "" for drawn ones."""
+    return f"Began with {seen.job.start}." if seen.job.start else ""
+
+
 def origin(seen: Snapshot) -> str:
     """Recipe, pixels, precision and hardware of a run, "" before it has read its data."""
     info, recipe = seen.info, seen.job.recipe

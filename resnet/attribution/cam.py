@@ -37,5 +37,7 @@ GRAD_CAM = Method(
     needs_layer=True,
     source="Selvaraju et al. 2017, arXiv 1610.02391",
     reading="Bright where the layer's features raise the target's logit, at that layer's coarse resolution.",
+    blank="No place of this layer has positive evidence for the class, and Grad-CAM shows nothing else. "
+    "Choose a later layer or another class.",
     reason=_reason,
 )

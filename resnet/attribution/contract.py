@@ -34,5 +34,6 @@ class Method:
     needs_layer: bool
     source: str
     reading: str
+    blank: str  # what it means where a map is 0 everywhere, and what to do
     options: Mapping[str, object] = field(default_factory=dict)  # with their usual values
     reason: Callable[[nn.Module], str] = _applies

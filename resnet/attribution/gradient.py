@@ -18,4 +18,5 @@ SALIENCY = Method(
     needs_layer=False,
     source="Simonyan et al. 2013, arXiv 1312.6034",
     reading="Bright where a small change of a pixel would change the target's logit most, up or down.",
+    blank="The gradient of the logit is 0 at every pixel: no small change of the picture changes this logit.",
 )

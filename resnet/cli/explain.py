@@ -46,6 +46,8 @@ def explain(args: argparse.Namespace) -> int:
     _write(args.out, values, method.signed)
     at = f" at {layer}" if method.needs_layer else ""
     print(f"{args.out}: {method.title}{at} for the logit of {names[target]}, {values.min():.4g} to {values.max():.4g}")
+    if not values.any():
+        print(f"The map is 0 everywhere. {method.blank}")
     return 0
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from resnet.costs.profiler import Profile
     from resnet.nets.model import ResNet
     from resnet.nets.spec import NetSpec
+    from resnet.zoo.fitting import Report
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -33,6 +34,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option("net")
     option("form", help="pytorch, keras, torchvision, timm, onnx, weights, spec, layers, stages")
     option("--weights", type=Path, help="safetensors or a state_dict to write with it; untrained ones without it")
+    option("--partial", action="store_true", help="load all of --weights that fits, and leave the rest at its start")
     option("--out", type=Path, help="the file to write; a name after the net without it")
 
 
@@ -133,18 +135,23 @@ def write(args: argparse.Namespace) -> int:
     spec = from_code(args.net)
     model = build(spec) if choose("form", args.form, EXPORTERS).needs_weights else None
     if model and args.weights:
-        _load(model, args.weights)
+        load_weights(model, args.weights, args.partial)
     path = args.out or Path(file_name(args.form, spec))
     path.write_bytes(export(args.form, spec, model))
     print(path)
     return 0
 
 
-def _load(model: "ResNet", path: Path) -> None:
-    """Refused where the file does not hold this net's weights, after a list of what does not fit."""
-    from resnet.zoo.weights import fit, read
+def load_weights(model: "ResNet", path: Path, partial: bool) -> "Report":
+    """What was loaded, after saying so. Refused where nothing was, after a list of what does not fit."""
+    from resnet.zoo.fitting import fit
+    from resnet.zoo.weights import read
 
-    report = fit(model, read(path))
-    if not report.fits:
+    report = fit(model, read(path), partial)
+    print(*report.sentences(), sep="\n", file=sys.stderr)
+    if not report.loaded:
         print(report.table().to_string(index=False), file=sys.stderr)
-        raise Refused(f"{path} does not hold the weights of {model.spec.name}: see the list above.")
+        raise Refused(
+            f"{path} does not hold the weights of {model.spec.name}: see the list above. --partial loads what fits."
+        )
+    return report

@@ -6,6 +6,7 @@ import functools
 import logging
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option("--size", type=int, help="resize the images to so many pixels")
     option("--device", default="auto", choices=["auto", "cuda", "mps", "cpu"])
     option("--threads", type=int, default=0, help="CPU threads per run")
+    option("--weights", type=Path, help="a file of weights that the net begins with; a twin begins with drawn ones")
+    option("--partial", action="store_true", help="load all of these weights that fits, as for other classes")
     option("--recipe", default="short", choices=list(RECIPES), help="a named recipe; the options below change it")
     for field in dataclasses.fields(Recipe):
         _recipe_option(option, field)
@@ -75,17 +78,35 @@ def train(args: argparse.Namespace) -> int:
     nets = twins(net) if args.twin else [net]
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
     job = Job(net, name, recipe, args.train, args.device, args.threads, only_offered=False, stream=args.stream)
-    if distributed.under_torchrun():
-        return _train_together(args.device, functools.partial(_create, job, nets))
-    return _follow(race(job, nets))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "start.safetensors" if args.weights else None
+        if file:
+            job = dataclasses.replace(job, start=_beginning(net, args, file))
+        if distributed.under_torchrun():
+            return _train_together(args.device, functools.partial(_create, job, nets, file))
+        started = race(job, nets, file)
+    return _follow(started)
 
 
-def _create(job: "Job", nets: "list[NetSpec]") -> "list[Run]":
+def _create(job: "Job", nets: "list[NetSpec]", start: Path | None) -> "list[Run]":
     from resnet.runs.store import create_race
     from resnet.train import distributed
 
     distributed.check(job.recipe)
-    return create_race(job, nets)
+    return create_race(job, nets, start)
+
+
+def _beginning(net: "NetSpec", args: argparse.Namespace, file: Path) -> str:
+    """Write the weights that the net begins with into `file`; what they are, in words."""
+    from safetensors.torch import save_file
+
+    from resnet.cli.nets import load_weights
+    from resnet.nets.model import build
+
+    model = build(net)
+    report, state = load_weights(model, args.weights, args.partial), model.state_dict()
+    save_file({name: state[name] for name in report.loaded}, file)
+    return f"{args.weights.name}, {len(report.loaded)} of {len(state)} weights"
 
 
 def resume(args: argparse.Namespace) -> int:

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from resnet.errors import Refused
+from resnet.nets.spec import NetSpec
 
 Moment = tuple[Any, ...]  # C numbers, or C rows of S rows of S numbers
 
@@ -19,6 +22,23 @@ class Inputs:
     std: Moment
     class_names: tuple[str, ...]
 
+    @staticmethod
+    def of(mean: list[Any], std: list[Any], class_names: Iterable[Any]) -> "Inputs":
+        """From lists; ValueError or TypeError where they are not what they should be."""
+        return Inputs(_moment(mean), _moment(std), tuple(map(str, class_names)))
+
+    def fitted(self, spec: NetSpec) -> "Inputs | None":
+        """For a net that may read other images or have other classes: None where mean and std are not for it.
+
+        Classes that are not the net's get numbers.
+        """
+        shapes = {np.shape(self.mean), np.shape(self.std)}
+        channels, size = spec.in_channels, spec.image_size
+        if not shapes <= {(channels,), (channels, size, size)} or not np.all(np.array(self.std) > 0):
+            return None
+        names = self.class_names if len(self.class_names) == spec.classes else tuple(map(str, range(spec.classes)))
+        return dataclasses.replace(self, class_names=names)
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
 
@@ -26,22 +46,18 @@ class Inputs:
     def from_json(text: str) -> "Inputs":
         """The inverse of `to_json`; Refused for any other text."""
         try:
-            values = json.loads(text)
-            mean, std = _moment(values["mean"]), _moment(values["std"])
-            names = tuple(map(str, values["class_names"]))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            return Inputs.of(**json.loads(text))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Refused(f"This is no description of a net's inputs ({error}).") from None
-        return Inputs(mean, std, names)
 
 
 def _moment(values: Any) -> Moment:
-    """Lists into tuples; ValueError for anything but finite numbers."""
-    if isinstance(values, list):
-        return tuple(_moment(v) if isinstance(v, list) else _number(v) for v in values)
-    raise ValueError("mean and std are lists")
+    """Nested lists into tuples; ValueError, TypeError or OverflowError for anything but finite numbers."""
+    array = np.array(values, dtype=np.float64)
+    if array.ndim not in (1, 3) or not np.isfinite(array).all():
+        raise ValueError("mean and std are finite numbers, by channel or by pixel")
+    return _nested(array.tolist())
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
+def _nested(values: list[Any]) -> Moment:
+    return tuple(_nested(value) if isinstance(value, list) else value for value in values)

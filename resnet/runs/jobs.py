@@ -30,6 +30,7 @@ class Job:
     group: str = ""  # runs of one race share it
     only_offered: bool = True  # the data must be one that the data folder offers
     stream: bool = False  # the data are a folder of pictures that stay on the disk
+    start: str = ""  # in words, the weights in start.safetensors, which its net begins with; "" for drawn ones
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -11,6 +11,7 @@ from torch import Tensor
 from resnet.data.dataset import normalise, some_tests
 from resnet.data.photos import picture_pixels
 from resnet.errors import Refused
+from resnet.nets.inputs import Inputs
 from resnet.nets.model import ResNet
 from resnet.runs.prepare import load_data
 from resnet.runs.store import Run
@@ -30,12 +31,19 @@ class OpenedRun:
         return self.run.class_names()
 
     @cached_property
+    def inputs(self) -> Inputs:
+        """Mean and deviation as in training, and the classes' names. Refused."""
+        info = self.run.info()
+        try:
+            return Inputs.of(info["mean"], info["std"], self.class_names)
+        except (KeyError, ValueError, TypeError, OverflowError):
+            what = f"The file info.json of {self.run.id} is missing or damaged, so no image can be prepared."
+            raise Refused(what) from None
+
+    @property
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the pixels in 0..1 as in training: by channel (C,), or by pixel (C, S, S). Refused."""
-        info = self.run.info()
-        if not {"mean", "std"} <= info.keys():
-            raise Refused(f"The file info.json of {self.run.id} is missing or damaged, so no image can be prepared.")
-        return torch.tensor(info["mean"]), torch.tensor(info["std"])
+        return torch.tensor(self.inputs.mean), torch.tensor(self.inputs.std)
 
     def prepare(self, pixels: np.ndarray | Tensor) -> Tensor:
         """uint8 (N, C, S, S) -> float32 (N, C, S, S), normalised as the training images were."""

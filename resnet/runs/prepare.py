@@ -11,6 +11,8 @@ from resnet.devices import cores, devices
 from resnet.errors import Refused
 from resnet.nets.model import build, memory_format
 from resnet.runs.jobs import Job
+from resnet.runs.store import Run
+from resnet.runs.weights import with_start
 from resnet.train import distributed
 from resnet.train.feeds import Feed, feed_of
 from resnet.train.narrow import accelerate
@@ -29,16 +31,17 @@ def take_device(job: Job) -> str:
     return device
 
 
-def prepare(job: Job, device: str, before: str) -> tuple[Source, Recipe, Feed, State]:
-    """What the job trains, at its first step; `before` is the precision that it began with, if it did.
+def prepare(run: Run, device: str, before: str) -> tuple[Source, Recipe, Feed, State]:
+    """What the run trains, at its first step; `before` is the precision that it began with, if it did.
 
-    Refused where the data or the net cannot be had.
+    Refused where the data, the net or the weights that it begins with cannot be had.
     """
+    job = run.job
     data, recipe = _source(job), job.recipe
     check_net(job, data)
     precision = distributed.broadcast_object(lambda: before or precision_for(job.net, recipe, device))
     recipe = dataclasses.replace(recipe, precision=precision)
-    model = accelerate(build(job.net, recipe.seed, device), device, precision)
+    model = accelerate(with_start(run, build(job.net, recipe.seed, device)), device, precision)
     feed = feed_of(data, recipe, torch.device(device), memory_format(model))
     return data, recipe, feed, State(model, recipe)
 

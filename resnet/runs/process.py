@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
@@ -29,12 +30,12 @@ KEEP_MEMORY = {
 }
 
 
-def race(job: Job, nets: Sequence[NetSpec]) -> list[Run]:
-    """Create and start the job's run for each of the nets: one group on the same batches.
+def race(job: Job, nets: Sequence[NetSpec], start_weights: Path | None = None) -> list[Run]:
+    """Create and start the job's run for each of the nets, as `create_race`: one group on the same batches.
 
     They share the cores equally where the job has no number of threads.
     """
-    made = create_race(dataclasses.replace(job, threads=job.threads or cores(len(nets))), nets)
+    made = create_race(dataclasses.replace(job, threads=job.threads or cores(len(nets))), nets, start_weights)
     start(*made)
     return made
 

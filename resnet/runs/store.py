@@ -1,6 +1,7 @@
 """A run is a folder that one worker process writes and everybody else only reads.
 
 run.json         what is trained: net, data, recipe, group of twins (written once)
+start.safetensors   weights that the net begins with, where it does not begin with drawn ones (written once)
 status.json      state, message, process (replaced whole)
 checkpoint.safetensors   weights, momentum and the step that they belong to (replaced whole)
 request          "pause" or "stop", for the worker to take
@@ -36,6 +37,7 @@ from resnet.runs.jobs import ACTIVE, Job, Status
 from resnet.runs.records import Records
 
 START_LIMIT_S = 120  # a worker that has not taken its lock by then never will
+START = "start.safetensors"
 SHIPPED = ROOT / "assets" / "runs"  # recorded runs that come with the program
 
 
@@ -219,14 +221,19 @@ def _may_come(status: Status, ended: dict[float, bool]) -> bool:
     return abs(time.time() - status.updated) < START_LIMIT_S
 
 
-def create(job: Job) -> Run:
-    """A new run's folder, not yet started. Refused for a net that reads no images."""
+def create(job: Job, start: Path | None = None) -> Run:
+    """A new run's folder, not yet started; `start` is a safetensors file with weights by the net's own names.
+
+    Refused for a net that reads no images.
+    """
     if job.net.frames:
         rule = "The data sets here are images, and this net reads clips or volumes."
         raise Refused(rule, f"{job.net.frames} frames", "a net with 0 frames")
     name = re.sub(r"[^a-z0-9]+", "-", job.net.name.lower()).strip("-")
     run = Run(_new_folder(f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"))
     run.write_status(Status("stopped", "It has not been started yet."))
+    if start:
+        shutil.copyfile(start, run.path / START)
     replace_file(run.path / "run.json", job.to_json())
     return run
 
@@ -241,10 +248,14 @@ def _new_folder(name: str) -> Path:
             return path
 
 
-def create_race(job: Job, nets: Sequence[NetSpec]) -> list[Run]:
-    """The job's run for each of the nets instead of its own, not yet started: one group."""
+def create_race(job: Job, nets: Sequence[NetSpec], start: Path | None = None) -> list[Run]:
+    """The job's run for each of the nets instead of its own, not yet started: one group.
+
+    The first one begins with the weights in `start`, as the job says; the others with drawn ones.
+    """
     group = secrets.token_hex(4)
-    return [create(dataclasses.replace(job, net=net, group=group)) for net in nets]
+    first, *others = (dataclasses.replace(job, net=net, group=group) for net in nets)
+    return [create(first, start), *(create(dataclasses.replace(other, start="")) for other in others)]
 
 
 def race_of(run: Run) -> list[Run]:
@@ -265,11 +276,9 @@ def find(run_id: str) -> Run:
     raise Refused(f"There is no run named {run_id[:60]!r} in the runs folder.")
 
 
-def trained(plain: bool) -> list[Run]:
-    """Residual or plain runs that have weights to look at, the newest first, then the recorded ones."""
-    return [
-        run for run in [*all_runs(), *shipped()] if run.job.net.plain == plain and run.checkpoint_step() and run.info()
-    ]
+def trained() -> list[Run]:
+    """The runs that have weights to look at, the newest first, then the recorded ones."""
+    return [run for run in [*all_runs(), *shipped()] if run.checkpoint_step() and run.info()]
 
 
 def all_runs() -> list[Run]:

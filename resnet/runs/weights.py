@@ -1,12 +1,13 @@
 """The weights in a run's folder: the checkpoint's names, saved and loaded."""
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from resnet.errors import Refused
 from resnet.files import replace_file, sync_file
 from resnet.nets.model import ResNet, build
-from resnet.runs.store import Run
+from resnet.runs.store import START, Run
 from resnet.train.state import DivergedError, State
 
 CHECKPOINT_EVERY_S = 20
@@ -26,6 +27,19 @@ def load_model(run: Run, epoch: int | None = None) -> ResNet:
         model.load_state_dict(weights_of(tensors) if epoch is None else tensors)
     except RuntimeError:
         raise Refused(f"The checkpoint of {run.id} holds the weights of another net.") from None
+    return model
+
+
+def with_start(run: Run, model: ResNet) -> ResNet:
+    """The model with the weights that the run begins with, if it was given any; the others stay. Refused."""
+    if not run.job.start:
+        return model
+    try:
+        wrong = model.load_state_dict(load_file(run.path / START), strict=False).unexpected_keys
+    except (OSError, SafetensorError, RuntimeError):
+        wrong = [START]
+    if wrong:
+        raise Refused(f"The weights that {run.id} begins with are missing, damaged or another net's.")
     return model
 
 

@@ -108,7 +108,7 @@ def help_with(run: Run) -> str:
     """
     try:
         device = take_device(run.job)
-        _, recipe, feed, state = prepare(run.job, device, "")
+        _, recipe, feed, state = prepare(run, device, "")
         _broadcast(state)
         for _ in fit(state, feed, recipe):
             if (wish := distributed.broadcast_object(lambda: None)) is not None:
@@ -149,7 +149,7 @@ def _train(run: Run, watch: _Watch, status: Status) -> Status:
     status = dataclasses.replace(status, state="running", phase="loading data", device=device)
     run.write_status(status)
     before = str(run.info().get("precision") or "") if len(run.steps()) else ""
-    data, recipe, feed, state = prepare(run.job, device, before)
+    data, recipe, feed, state = prepare(run, device, before)
     check_same(run, data)
     note_info(run, data, list(weight_layers(state.model)), recipe, device)
     recorded = run.cut_torn()

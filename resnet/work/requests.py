@@ -3,11 +3,12 @@
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import save
 
 from resnet.analysis.batches import noise_batch
 from resnet.analysis.gradients import gradient_norms, side_by_side
@@ -15,16 +16,18 @@ from resnet.costs.budget import Budget, Fit, search
 from resnet.costs.memory import measure_peak
 from resnet.costs.speed import Latency, latencies, rooflines
 from resnet.data import dataset as datasets
-from resnet.errors import Refused
 from resnet.exports.forms import export
-from resnet.nets.model import build
+from resnet.nets.inputs import Inputs
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
-from resnet.runs.opened import OpenedRun, open_run
+from resnet.runs.opened import open_run
 from resnet.work import spool
 from resnet.work.contract import Cost, Progress
 from resnet.work.predict import backward, forward, forward_of, in_turn, named_profile, training_peak
-from resnet.work.weights import Weights
+from resnet.work.weights import Model, Weights, prepared
+
+if TYPE_CHECKING:  # torchvision is slow to import, and takes 80 MB of each worker
+    from resnet.zoo.fitting import Report
 
 Work = Generator[Progress, None, object]
 
@@ -40,62 +43,52 @@ def _each(function: Callable, nets: Sequence[NetSpec], *arguments: Sequence) -> 
 
 @dataclass(frozen=True)
 class Gradients:
-    """The gradient norms of untrained nets on one batch, as `side_by_side` has them.
+    """The gradient norms of nets on one batch, as `side_by_side` has them.
 
-    `source` is a data set or "" for noise; `changed` tells versions of its file apart.
+    `source` is a data set or "" for noise; `changed` tells versions of its file apart. Its images are prepared as
+    each net was trained to see them, where that is known, else by their own mean and deviation.
     """
 
-    nets: tuple[NetSpec, ...]
-    seed: int
+    models: tuple[Model, ...]
     source: str
     count: int
     changed: float = 0.0
     alone = False
 
     def cost(self) -> Cost:
-        return in_turn([backward(net, self.count) for net in self.nets])
+        return in_turn([backward(each.spec, self.count) for each in self.models])
 
     def run(self) -> Work:
-        return side_by_side(self.nets, (yield from _each(self._norms, self.nets, self.nets)))
+        nets = [each.spec for each in self.models]
+        return side_by_side(nets, (yield from _each(self._norms, nets, self.models)))
 
-    def _norms(self, net: NetSpec) -> pd.DataFrame:
+    def _norms(self, each: Model) -> pd.DataFrame:
+        model, _, inputs = each.open()
         if not self.source:
-            return gradient_norms(build(net, self.seed), *noise_batch(net, self.count))
-        data = datasets.load_offered(self.source, size=net.image_size, train=2000)
-        return gradient_norms(build(net, self.seed), *data.test_batch(self.count))
-
-
-class At(NamedTuple):
-    """A run's newest checkpoint, which is that of `step`."""
-
-    run: str
-    step: int
-
-    @property
-    def net(self) -> NetSpec:
-        return runs.find(self.run).job.net
-
-    def open(self) -> OpenedRun:
-        return open_run(runs.find(self.run))
+            return gradient_norms(model, *noise_batch(each.spec, self.count))
+        data = datasets.load_offered(self.source, size=each.spec.image_size, train=2000)
+        images, labels = datasets.some_tests(data, self.count)
+        batch = prepared(images, inputs) if inputs else datasets.normalise(images, data.mean, data.std)
+        return gradient_norms(model, batch, labels)
 
 
 @dataclass(frozen=True)
 class RunGradients:
     """The gradient norms of trained runs on test images of their own data sets, as `side_by_side` has them."""
 
-    trained: tuple[At, ...]
+    models: tuple[Model, ...]
     count: int
     alone = False
 
     def cost(self) -> Cost:
-        return in_turn([backward(each.net, self.count) for each in self.trained])
+        return in_turn([backward(each.spec, self.count) for each in self.models])
 
     def run(self) -> Work:
-        nets = [each.net for each in self.trained]
-        return side_by_side(nets, (yield from _each(self._norms, nets, self.trained)))
+        nets = [each.spec for each in self.models]
+        return side_by_side(nets, (yield from _each(self._norms, nets, self.models)))
 
-    def _norms(self, at: At) -> pd.DataFrame:
-        opened = at.open()
+    def _norms(self, each: Model) -> pd.DataFrame:
+        opened = open_run(runs.find(each.weights.name))
         return gradient_norms(opened.model, *opened.test_batch(self.count))
 
 
@@ -124,51 +117,50 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Answers:
-    """An `Answer` of each run to its picture, of 5 classes."""
+    """An `Answer` of each net to its picture, of 5 classes."""
 
-    trained: tuple[At, ...]
+    models: tuple[Model, ...]
     pictures: tuple[Picture, ...]
     alone = False
 
     def cost(self) -> Cost:
-        return in_turn([forward(each.net, 1) for each in self.trained])
+        return in_turn([forward(each.spec, 1) for each in self.models])
 
     def run(self) -> Work:
-        nets = [each.net for each in self.trained]
-        return (yield from _each(self._answer, nets, self.trained, self.pictures))
+        nets = [each.spec for each in self.models]
+        return (yield from _each(self._answer, nets, self.models, self.pictures))
 
-    def _answer(self, at: At, picture: Picture) -> Answer:
+    def _answer(self, each: Model, picture: Picture) -> Answer:
         from resnet.attribution.methods import top_k  # captum is slow to import
 
-        opened = at.open()
-        values, classes = top_k(opened.model, opened.prepare(picture.batch()), 5)
+        model, _, inputs = each.open()
+        values, classes = top_k(model, prepared(picture.batch(), inputs), 5)
         return Answer(classes[0].tolist(), values[0].numpy())
 
 
 @dataclass(frozen=True)
 class Maps:
-    """The attribution map (S, S) of each run for its picture and one class."""
+    """The attribution map (S, S) of each net for its picture and one of its classes."""
 
-    trained: tuple[At, ...]
+    models: tuple[Model, ...]
     pictures: tuple[Picture, ...]
     method: str
     layer: str
-    target: int
+    targets: tuple[int, ...]
     alone = False
 
     def cost(self) -> Cost:
-        return in_turn([backward(each.net, 1) for each in self.trained])
+        return in_turn([backward(each.spec, 1) for each in self.models])
 
     def run(self) -> Work:
-        nets = [each.net for each in self.trained]
-        return (yield from _each(self._map, nets, self.trained, self.pictures))
+        nets = [each.spec for each in self.models]
+        return (yield from _each(self._map, nets, self.models, self.pictures, self.targets))
 
-    def _map(self, at: At, picture: Picture) -> np.ndarray:
+    def _map(self, each: Model, picture: Picture, target: int) -> np.ndarray:
         from resnet.attribution.methods import explain
 
-        opened = at.open()
-        batch = opened.prepare(picture.batch())
-        return explain(self.method, opened.model, batch, self.target, self.layer)[0].numpy()
+        model, _, inputs = each.open()
+        return explain(self.method, model, prepared(picture.batch(), inputs), target, self.layer)[0].numpy()
 
 
 class Speeds(NamedTuple):
@@ -264,9 +256,16 @@ class Search:
         return found
 
 
+class Fitted(NamedTuple):
+    """`report` is None where the weights are the net's own."""
+
+    report: "Report | None"
+    inputs: Inputs | None
+
+
 @dataclass(frozen=True)
 class Fitting:
-    """The `Report` of how the weights fit the net; None where they are its own."""
+    """How the weights fit the net, and how its images are prepared if they say so."""
 
     spec: NetSpec
     weights: Weights
@@ -277,7 +276,36 @@ class Fitting:
 
     def run(self) -> Work:
         yield Progress(0.0, "Reading the weights …")
-        return self.weights.load(self.spec)[1]
+        _, report, inputs = self.weights.open(self.spec)
+        return Fitted(report, inputs)
+
+
+class Begun(NamedTuple):
+    """A safetensors file with `loaded` of the `needed` weights of a net."""
+
+    path: Path
+    loaded: int
+    needed: int
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The weights that a training begins with, by the net's own names, written into `folder`."""
+
+    spec: NetSpec
+    weights: Weights
+    folder: str
+    alone = False
+
+    def cost(self) -> Cost:
+        return _loading(self.spec)
+
+    def run(self) -> Work:
+        yield Progress(0.0, "Reading the weights …")
+        model, report, _ = Model(self.spec, self.weights).open()
+        state = model.state_dict()
+        loaded = {name: state[name] for name in (report.loaded if report else state)}
+        return Begun(spool.put(Path(self.folder), save(loaded)), len(loaded), len(state))
 
 
 @dataclass(frozen=True)
@@ -298,9 +326,7 @@ class Exported:
 
     def run(self) -> Work:
         yield Progress(0.0, "Writing the file …")
-        model, report = self.weights.load(self.spec)
-        if report and not report.fits:
-            raise Refused(f"These are not the weights of {self.spec.name}.")
+        model = Model(self.spec, self.weights).open().model
         with torch.no_grad():
             return spool.put(Path(self.folder), export(self.form, self.spec, model))
 

@@ -9,9 +9,9 @@ from torchvision.models import WeightsEnum, get_model_weights
 
 from resnet.nets.spec import PRESETS, NetSpec
 from resnet.zoo.he2015 import HE_2015
+from resnet.zoo.hub import TORCHVISION
 from resnet.zoo.relatives import RELATIVES
 from resnet.zoo.systems import SYSTEMS
-from resnet.zoo.weights import TORCHVISION
 
 
 class Published(NamedTuple):

@@ -168,6 +168,7 @@ def test_every_method_says_what_it_is_and_leaves_the_net_as_it_was(method: str) 
     assert "arXiv" in METHODS[method].source
     assert METHODS[method].title
     assert METHODS[method].reading.endswith(".")
+    assert METHODS[method].blank.endswith(".")
     leaves_model_as_found(lambda model: explain(method, model, unchanged.images(), [1, 2, 3, 4], "layer2.1"))
 
 
@@ -175,7 +176,7 @@ def grey(model: nn.Module, request: Request) -> Tensor:
     return request.images.mean(1) * request.target[:, None, None] * torch.tensor(request.options["times"])
 
 
-GREY = Method("Grey", grey, True, False, "arXiv 0", "A test.", {"times": 1})
+GREY = Method("Grey", grey, True, False, "arXiv 0", "A test.", "All 0.", {"times": 1})
 
 
 def test_a_new_method_is_one_line_and_says_its_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from pages.ui import cached
 from resnet.cli.main import main
 from resnet.data.photos import open_photo, photo_batch
 from resnet.runs.store import Run
-from resnet.work.requests import Answers, At, Gradients, Maps, Picture, RunGradients
+from resnet.work.requests import Answers, Gradients, Maps, Picture, RunGradients
+from resnet.work.weights import Model, Weights
 from tests.support.tiny import RECIPE, TINY_CODE, uninterrupted
 from tests.support.work import done
 
@@ -38,7 +39,7 @@ def photo(tmp_path: Path) -> Path:
 def test_a_runs_gradients_are_the_same_everywhere(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained = resnet.open_run(resnet.find(run.id))
     notebook = resnet.gradient_norms(trained.model, *trained.test_batch(COUNT))
-    page = done(RunGradients((At(run.id, run.checkpoint_step() or 0),), COUNT))[list(notebook)]
+    page = done(RunGradients((Model.of(run),), COUNT))[list(notebook)]
     assert_frame_equal(notebook, page, check_exact=True)
     path = tmp_path / "norms.csv"
     assert main(["gradients", "--run", run.id, "--count", str(COUNT), "--csv", str(path)]) == 0
@@ -53,7 +54,9 @@ def test_a_nets_gradients_are_the_same_everywhere(tmp_path: Path, capsys: pytest
     assert main(arguments) == 0
     written = pd.read_csv(path)
     net = dataclasses.replace(resnet.from_code(TINY_CODE), norm="group")
-    page = done(Gradients((net, resnet.plain_twin(net)), 3, "", COUNT))
+    page = done(
+        Gradients(tuple(Model(each, Weights("seed", "3")) for each in (net, resnet.plain_twin(net))), "", COUNT)
+    )
     assert_frame_equal(written[list(page)], page, check_exact=True)
     told = capsys.readouterr().out
     assert len([line for line in told.splitlines() if "per layer towards the input, first / last" in line]) == 4
@@ -65,7 +68,7 @@ def test_alone_and_a_data_sets_images(tmp_path: Path) -> None:
     assert main(asked) == 0
     written = pd.read_csv(path)
     net = dataclasses.replace(resnet.from_code(TINY_CODE), classes=3)  # as the data have
-    page = done(Gradients((net,), 0, "tiny.npz", COUNT))
+    page = done(Gradients((Model(net, Weights("seed", "0")),), "tiny.npz", COUNT))
     assert_frame_equal(written[list(page)], page, check_exact=True)
 
 
@@ -73,11 +76,11 @@ def test_alone_and_a_data_sets_images(tmp_path: Path) -> None:
 def test_a_photos_map_is_the_same_everywhere(
     run: Run, photo: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    net, step = run.job.net, run.checkpoint_step() or 0
+    net = run.job.net
     pixels = cached.photo_pixels(photo.read_bytes(), net.image_size, net.in_channels)
-    trained, pictures = (At(run.id, step),), (Picture.of(pixels),)
-    [said] = done(Answers(trained, pictures))
-    [page] = done(Maps(trained, pictures, method, "layer1", said.classes[0]))
+    models, pictures = (Model.of(run),), (Picture.of(pixels),)
+    [said] = done(Answers(models, pictures))
+    [page] = done(Maps(models, pictures, method, "layer1", (said.classes[0],)))
 
     opened = resnet.open_run(resnet.find(run.id))
     images = opened.prepare(photo_batch(open_photo(photo.read_bytes()), net.image_size, net.in_channels))
@@ -89,7 +92,10 @@ def test_a_photos_map_is_the_same_everywhere(
     arguments = ["explain", str(photo), "--run", run.id, "--method", method, "--layer", "layer1", "--out", str(out)]
     assert main(arguments) == 0
     assert np.array_equal(np.load(out), page)
-    first, *_, last = capsys.readouterr().out.splitlines()
+    first, *rest = capsys.readouterr().out.splitlines()
+    blank = [line for line in rest if line.startswith("The map is 0 everywhere.")]
+    assert bool(blank) == (not page.any())
+    last = [line for line in rest if line not in blank][-1]
     name = opened.class_names[said.classes[0]]
     assert first == f"{said.probabilities[0]:7.2%}  {name}"
     assert f"for the logit of {name}, {page.min():.4g} to {page.max():.4g}" in last

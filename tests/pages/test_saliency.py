@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +13,28 @@ from streamlit.testing.v1 import AppTest
 from resnet.attribution.methods import METHODS
 from resnet.data.shapes import SHAPES
 from resnet.errors import Refused
+from resnet.exports.forms import export
+from resnet.nets.codes import to_code
+from resnet.nets.inputs import Inputs
+from resnet.nets.model import build
+from resnet.runs import store as runs
 from resnet.runs.store import Run
-from tests.support.pages import field, fine, open_page, press, texts
+from resnet.runs.worker import work as train
+from tests.support import tiny
+from tests.support.pages import TINY, field, fine, open_page, press, texts
 
 
-def test_saliency_offers_to_train_a_pair(started: list[Run]) -> None:
+def test_saliency_without_a_run_offers_to_train_a_pair(started: list[Run]) -> None:
     app = open_page("insight/saliency.py")
-    assert "no trained pair" in texts(app)
+    assert "no trained run" in texts(app)
     press(app, "Train a small pair on drawn shapes (about a minute)")
     assert [run.job.net.plain for run in started] == [False, True]
+
+
+def saved(content: object) -> bytes:
+    out = io.BytesIO()
+    torch.save(content, out)
+    return out.getvalue()
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -87,3 +101,49 @@ def test_saliency_shows_refusals_as_advice_and_no_other_error(
     field(app, "button_group", "saliency.method").set_value(f"fails with {kind.__name__}").run()
     assert [box.value for box in app.error] == (["what happened"] if kind is Refused else [])
     assert bool(app.exception) == (kind is not Refused)
+
+
+def test_a_run_without_a_twin_is_explained_alone(pair: list[Run]) -> None:
+    pair[1].delete()
+    app = open_page("insight/saliency.py")
+    assert field(app, "selectbox", "saliency.beside").value == "no other net"
+    assert "The colour scale runs from 0 to" in texts(app)
+    assert [title.value for title in app.subheader] == [TINY.name]
+
+
+def test_runs_on_other_data_stand_side_by_side(pair: list[Run], data_of_its_own: Path) -> None:
+    tiny.write_data(data_of_its_own)
+    other = runs.create(tiny.job(net=dataclasses.replace(TINY, classes=3, image_size=8)))
+    assert train(other.path).state == "finished"
+    app = open_page("insight/saliency.py")
+    field(app, "selectbox", "saliency.first").set_value(other.id).run()
+    assert field(app, "selectbox", "saliency.beside").value == "no other net", "it has no twin"
+    field(app, "selectbox", "saliency.beside").set_value(pair[0].id).run()
+    captions = [caption.value for caption in fine(app).caption if "for the logit of" in caption.value]
+    assert "8 x 8 pixels" in captions[0]
+    assert "32 x 32 pixels" in captions[1]
+    assert captions[0].split("“")[1][0] in "012"
+    assert captions[1].split("“")[1].split("”")[0] in SHAPES, "its own likeliest class, for it has no class 0"
+
+
+def test_a_map_without_positive_evidence_says_so(pair: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    blank = dataclasses.replace(METHODS["grad-cam"], function=lambda model, request: 0 * request.images[:, 0])
+    monkeypatch.setitem(METHODS, "grad-cam", blank)
+    app = open_page("insight/saliency.py")
+    assert [box.value for box in app.info] == 2 * [f"This map is 0 everywhere. {blank.blank}"]
+
+
+def test_a_net_with_weights_from_a_file_is_explained(pair: list[Run]) -> None:
+    state = build(TINY, seed=3).state_dict()
+    app = open_page("insight/saliency.py", net=to_code(TINY))
+    field(app, "selectbox", "saliency.first").set_value("another net, or other weights").run()
+    field(app, "selectbox", "saliency.weights").set_value("my own file").run()
+    app.file_uploader[0].set_value(("own.pth", saved({"state_dict": state}), "application/octet-stream")).run()
+    assert "Top predictions, the file own.pth." in texts(fine(app))
+    assert field(app, "selectbox", "saliency.moments").value == "ImageNet's", "the file does not say it"
+    inputs = Inputs((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), tuple("abcdefghij"))
+    content = export("weights", TINY, build(TINY, seed=3), inputs)
+    app.file_uploader[0].set_value(("ours.safetensors", content, "application/octet-stream")).run()
+    assert "saliency.moments" not in [box.key for box in fine(app).selectbox], "the file says it"
+    [caption] = [caption.value for caption in app.caption if "for the logit of" in caption.value]
+    assert caption.split("“")[1][0] in "abcdefghij"

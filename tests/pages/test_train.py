@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save
 from streamlit.testing.v1 import AppTest
 
 from pages.ui import cached, live
 from resnet.nets.codes import to_code
+from resnet.nets.model import build
 from resnet.nets.spec import plain_twin
 from resnet.runs.curves import Digest, follow
 from resnet.runs.jobs import Status
@@ -50,6 +53,23 @@ def test_train_starts_a_race_of_several_nets(started: list[Run]) -> None:
     assert [run.job.net.name for run in started] == [TINY.name, plain_twin(TINY).name, "plain-56", "ResNet-32"]
     assert len({(run.job.group, run.job.recipe, run.job.threads) for run in started}) == 1
     assert started[0].job.recipe == RECIPES["fast"]
+
+
+def test_a_training_begins_with_the_weights_of_a_file(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    field(app, "selectbox", "train.weights").set_value("my own file").run()
+    start = next(button for button in app.button if button.label == "Start training")
+    assert start.disabled, "there is no file yet"
+    state = build(dataclasses.replace(TINY, classes=7), seed=3).state_dict()
+    app.file_uploader[0].set_value(("own.safetensors", save(state), "application/x")).run()
+    press(app, "Start training")
+    residual, plain = started
+    assert residual.job.start == f"the file own.safetensors, {len(state) - 2} of {len(state)} weights"
+    begun = load_file(residual.path / "start.safetensors")
+    assert begun.keys() == state.keys() - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, state[name]) for name, value in begun.items())
+    assert plain.job.start == ""
+    assert not (plain.path / "start.safetensors").exists()
 
 
 def save_npz(path: Path, leave_out: str = "", **changes: np.ndarray) -> None:

@@ -276,7 +276,7 @@ def test_a_recorded_run_is_found_and_read_and_neither_started_nor_deleted(monkey
     recorded = Run(Path(shutil.move(run.path, runs.SHIPPED)))
     before = sorted(path.name for path in recorded.path.iterdir())
     assert runs.all_runs() == []
-    assert runs.shipped() == runs.trained(plain=False) == [recorded] == [runs.find(recorded.id)]
+    assert runs.shipped() == runs.trained() == [recorded] == [runs.find(recorded.id)]
     assert recorded.shipped
     assert len(recorded.steps()) == 16
     with pytest.raises(Refused, match="can only be looked at"):

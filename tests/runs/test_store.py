@@ -51,7 +51,7 @@ def test_a_lost_or_damaged_checkpoint_means_training_again_and_the_same_result()
     reference, run = uninterrupted(RECIPE), uninterrupted(RECIPE)
     (run.path / "checkpoint.safetensors").write_bytes(b"\x00" * 50)
     assert run.checkpoint_step() is None
-    assert runs.trained(plain=False) == [reference]
+    assert runs.trained() == [reference]
     with pytest.raises(Refused, match="has no checkpoint yet"):
         load_model(run)
     assert worker.work(run.path).state == "finished"

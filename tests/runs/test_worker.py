@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.runs import children, process, worker, writer
 from resnet.runs import store as runs
 from resnet.runs.jobs import ACTIVE, Status
+from resnet.runs.prepare import prepare
 from resnet.runs.store import Run
 from resnet.runs.weights import load_model, save_checkpoint
 from resnet.train.state import DivergedError, State
@@ -305,6 +306,31 @@ def test_a_worker_that_never_comes_up_is_crashed_after_a_while(monkeypatch: pyte
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + runs.START_LIMIT_S + 1)
     assert run.status().state == "crashed"
+
+
+def test_a_run_begins_with_the_weights_that_it_was_given(tmp_path: Path) -> None:
+    given, drawn = build(TINY, seed=9).state_dict(), build(TINY, RECIPE.seed).state_dict()
+    body = {name: value for name, value in given.items() if not name.startswith("fc.")}
+    save_file(body, tmp_path / "body.safetensors")
+    run = runs.create(job(start="a body"), tmp_path / "body.safetensors")
+    *_, state = prepare(run, "cpu", "fp32")
+    begun = state.model.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in body.items())
+    assert all(torch.equal(begun[name], drawn[name]) for name in ("fc.weight", "fc.bias"))
+    assert worker.work(run.path).state == "finished"
+
+
+@pytest.mark.parametrize("content", [None, b"", {"conv1.weight": torch.zeros(1)}, {"other": torch.zeros(1)}])
+def test_a_run_without_the_weights_that_it_was_given_fails(content: object, tmp_path: Path) -> None:
+    save_file({}, tmp_path / "none.safetensors")
+    run = runs.create(job(start="a body"), tmp_path / "none.safetensors")
+    (run.path / "start.safetensors").unlink()
+    if isinstance(content, dict):
+        save_file(content, run.path / "start.safetensors")
+    elif isinstance(content, bytes):
+        (run.path / "start.safetensors").write_bytes(content)
+    assert worker.work(run.path).state == "failed"
+    assert "begins with are missing, damaged or another net's" in run.status().message
 
 
 # Failures end in a sentence

@@ -22,7 +22,7 @@ from resnet.runs.store import Run
 from resnet.work import requests, spool
 from resnet.work.contract import Request
 from resnet.work.process import Process
-from resnet.work.weights import Weights
+from resnet.work.weights import Model, Weights
 from resnet.work.worker import DONE
 from tests.support.tiny import RECIPE, TINY_CODE, uninterrupted
 from tests.support.work import done
@@ -41,17 +41,18 @@ def run(tiny_data: Path) -> Run:
 @pytest.fixture
 def every(run: Run, tmp_path: Path) -> dict[str, Request]:
     """One request of each kind, by the name of its class."""
-    at = (requests.At(run.id, run.checkpoint_step() or 0),)
+    trained = (Model.of(run),)
     made: list[Request] = [
-        requests.Gradients(tuple(twins(NET)), 0, "", 4),
-        requests.RunGradients(at, 4),
-        requests.Answers(at, (PICTURE,)),
-        requests.Maps(at, (PICTURE,), "grad-cam", "layer1", 0),
+        requests.Gradients(tuple(Model(net, SEED) for net in twins(NET)), "", 4),
+        requests.RunGradients(trained, 4),
+        requests.Answers(trained, (PICTURE,)),
+        requests.Maps(trained, (PICTURE,), "grad-cam", "layer1", (0,)),
         requests.Speed(NET, 2, "fp32", "cpu"),
         requests.NetLatency("net", NET),
         requests.Peak(NET, 2, "sgd", "fp32"),
         requests.Search(NET, Budget(100_000, 0), ("basic",), ("3x3",)),
         requests.Fitting(NET, SEED),
+        requests.Beginning(NET, SEED, str(tmp_path)),
         requests.Exported("weights", NET, SEED, str(tmp_path)),
     ]
     return {type(request).__name__: request for request in made}
@@ -92,7 +93,7 @@ def test_two_pictures_are_one_only_where_every_pixel_is_equal() -> None:
 
 
 def test_gradients_of_a_data_sets_images_know_versions_of_its_file() -> None:
-    first = requests.Gradients((NET,), 0, "tiny.npz", 4, changed=1.0)
+    first = requests.Gradients((Model(NET, SEED),), "tiny.npz", 4, changed=1.0)
     assert first != dataclasses.replace(first, changed=2.0)
     assert_frame_equal(done(first), done(first))
 
@@ -126,7 +127,7 @@ def test_weights_of_a_file_are_those_that_are_exported(tmp_path: Path) -> None:
     path = done(requests.Exported("weights", NET, Weights("file", str(file)), str(tmp_path)))
     assert_equal(path.read_bytes(), model)
     wrong = spool.put(tmp_path, save({"conv1.weight": model.state_dict()["conv1.weight"]}))
-    assert not done(requests.Fitting(NET, Weights("file", str(wrong)))).fits
+    assert not done(requests.Fitting(NET, Weights("file", str(wrong)))).report.fits
     with pytest.raises(Refused, match="not the weights of"):
         done(requests.Exported("weights", NET, Weights("file", str(wrong)), str(tmp_path)))
 

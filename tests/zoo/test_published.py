@@ -6,10 +6,10 @@ import pytest
 from torchvision.models import get_model_weights
 
 from resnet.nets.spec import PRESETS, NetSpec
+from resnet.zoo.hub import TORCHVISION
 from resnet.zoo.published import HE_2015, PUBLISHED, condition, published_of
 from resnet.zoo.relatives import RELATIVES
 from resnet.zoo.systems import SYSTEMS
-from resnet.zoo.weights import TORCHVISION
 
 
 def test_published_figures_belong_to_known_nets() -> None:

@@ -14,8 +14,9 @@ from torchvision.models import Weights, WeightsEnum
 
 from resnet.errors import Refused
 from resnet.nets.model import build
-from resnet.zoo import weights
-from resnet.zoo.weights import TORCHVISION, checkpoint, download, downloaded, fit, load_torchvision, offered
+from resnet.zoo import hub as torchvisions
+from resnet.zoo.fitting import fit
+from resnet.zoo.hub import TORCHVISION, checkpoint, download, downloaded, inputs, load_torchvision, offered
 from tests.support.server import Server
 from tests.support.tiny import TINY, same
 
@@ -30,7 +31,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def server(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(weights, "CHUNK", 1024)
+    monkeypatch.setattr(torchvisions, "CHUNK", 1024)
     body = io.BytesIO()
     torch.save(build(TINY, seed=1).state_dict(), body)
     with Server(body.getvalue()) as server:
@@ -147,3 +148,12 @@ def test_a_url_without_a_checksum(url: str, hub: Path) -> None:
 def test_torchvisions_names_carry_checksums(name: str, hub: Path) -> None:
     for weight in offered(name).values():
         assert checkpoint(weight) == hub / weight.url.rsplit("/", 1)[1]
+
+
+def test_inputs_are_torchvisions_own() -> None:
+    found = inputs(offered("ResNet-50")["IMAGENET1K_V2"])
+    assert found.mean == (0.485, 0.456, 0.406)
+    assert found.std == (0.229, 0.224, 0.225)
+    assert len(found.class_names) == 1000
+    assert found.class_names[0] == "tench"
+    assert len(inputs(offered("ResNet3D-18")["KINETICS400_V1"]).class_names) == 400
