@@ -77,6 +77,7 @@ def train(args: argparse.Namespace) -> int:
     job = Job(net, name, recipe, args.train, args.device, args.threads, only_offered=False, stream=args.stream)
     if distributed.under_torchrun():
         return _train_together(args.device, functools.partial(_create, job, nets))
+    print(*data.notes, sep="\n", end="\n" if data.notes else "", flush=True)
     return _follow(race(job, nets))
 
 

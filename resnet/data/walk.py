@@ -4,7 +4,6 @@ import os
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 from resnet.errors import Refused
@@ -46,9 +45,10 @@ def tokens(name: str) -> set[str]:
 
 
 def first_of(names: Iterable[str]) -> str:
-    """The first few names, readable, with dots where there are more."""
-    first = list(islice(names, NAMED + 1))
-    return ", ".join([*(readable(name) for name in first[:NAMED]), *(["..."] if len(first) > NAMED else [])])
+    """The first few names, readable, and how many more there are."""
+    found = list(names)
+    more = f" and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+    return ", ".join(map(readable, found[:NAMED])) + more
 
 
 class Walk:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from resnet.data.dataset import Dataset
+from resnet.data.walk import first_of
 from resnet.errors import Refused
 from resnet.files import replace_file
 from resnet.nets.model import memory_format
@@ -65,7 +65,7 @@ def _by_name(data: Dataset, names: tuple[str, ...]) -> Dataset:
     strange = [name for name in called if name not in names]
     numbered = set(data.class_names) == set(map(str, range(data.classes))) and max(map(int, called)) < len(names)
     if strange and not numbered:
-        rule = f"This run tells {_some(names)} apart; {data.name} has pictures of {_some(strange)}."
+        rule = f"This run tells {first_of(names)} apart; {data.name} has pictures of {first_of(strange)}."
         raise Refused(rule, choices="pictures of the run's classes, under their names")
     table = torch.zeros(data.classes, dtype=torch.int64)
     table[used] = torch.tensor([int(name) if strange else names.index(name) for name in called])
@@ -73,10 +73,6 @@ def _by_name(data: Dataset, names: tuple[str, ...]) -> Dataset:
     if strange:
         note = "Its classes have no names: their numbers are taken as those of the run's classes."
     return dataclasses.replace(data, class_names=names, test_labels=table[data.test_labels], notes=(*data.notes, note))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
 
 
 def share(run: Run, folder: Path, epochs: int = 2) -> Run:
