@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from resnet.errors import Refused
 MAX_IMAGES, MAX_FILE = 200_000, 256 * 2**20  # of a folder in memory; bytes of one picture
 MAX_DECODED = 20_000  # pictures that are decoded before a streamed training: seconds; of ImageNet half an hour
 AT_ONCE = 4096  # files given to the threads together: a million waiting ones would take a gigabyte
+Changes = tuple[str, ...]  # made in reading a picture, as sentences
 T = TypeVar("T")
 
 
@@ -32,23 +34,23 @@ def read_folder(folder: Path, size: int, tests_only: bool = False) -> dict[str, 
     """
     listing = list_folder(folder, MAX_IMAGES, tests_only)
     check_memory(len(listing.files), 3, size)
-    images, broken = torch.empty(len(listing.files), 3, size, size, dtype=torch.uint8), {}
-    for row, image in enumerate(_each(listing, lambda path: _read_file(path, listing.root, size))):
-        if isinstance(image, Refused):
-            broken[row] = image
+    images, broken, changes = torch.empty(len(listing.files), 3, size, size, dtype=torch.uint8), {}, {}
+    for row, found in enumerate(_each(listing, lambda path: _read_file(path, listing.root, size))):
+        if isinstance(found, Refused):
+            broken[row] = found
         else:
-            images[row - len(broken)] = image[0]
-    listing = listing.without(broken)
-    trained, tested = len(listing.train_labels), len(listing.test_labels)
+            images[row - len(broken)], changes[row] = found
+    left = listing.without(broken)
+    trained, tested = len(left.train_labels), len(left.test_labels)
     train, test = images[: trained + tested].split([trained, tested])
     return {
         "train_images": test[:1] if tests_only else train,
-        "train_labels": listing.test_labels[:1] if tests_only else listing.train_labels,
+        "train_labels": left.test_labels[:1] if tests_only else left.train_labels,
         "test_images": test,
-        "test_labels": listing.test_labels,
-        "class_names": listing.class_names,
-        "source": f"The pictures in the folder {readable(listing.root.name)}.",
-        "notes": listing.notes,
+        "test_labels": left.test_labels,
+        "class_names": left.class_names,
+        "source": f"The pictures in the folder {readable(left.root.name)}.",
+        "notes": (*left.notes, *_told(listing, changes)),
     }
 
 
@@ -58,15 +60,30 @@ def list_readable(folder: Path) -> Listing:
     Up to MAX_DECODED are decoded, of more only the headers are read; a note says which. Refused for too many broken.
     """
     listing = list_folder(folder)
-    count, root = len(listing.files), listing.root
-    decoded = count <= MAX_DECODED
-    found = _each(listing, (lambda path: _decode(path, root)) if decoded else (lambda path: _check_header(path, root)))
-    broken = {row: error for row, error in enumerate(found) if error is not None}
+    count, look = len(listing.files), _decode
     note = f"Each of the {count:,} pictures was decoded once, to see that it can be read."
-    if not decoded:
+    if count > MAX_DECODED:
         note = f"Only the headers of the {count:,} pictures were read; one damaged further on ends the training."
-    listing = listing.without(broken)
-    return dataclasses.replace(listing, notes=(*listing.notes, note))
+        look = _check_header
+    broken, changes = {}, {}
+    for row, found in enumerate(_each(listing, lambda path: look(path, listing.root))):
+        if isinstance(found, Refused):
+            broken[row] = found
+        else:
+            changes[row] = found
+    left = listing.without(broken)
+    return dataclasses.replace(left, notes=(*left.notes, *_told(listing, changes), note))
+
+
+def _told(listing: Listing, changes: dict[int, Changes]) -> list[str]:
+    """What was changed in reading the pictures of these rows: sentences that differ in numbers alone count as one."""
+    alike: dict[str, list[tuple[int, str]]] = {}
+    for row, sentences in changes.items():
+        for sentence in sentences:
+            alike.setdefault(re.sub(r"[\d.,]+", "", sentence), []).append((row, sentence))
+    files = listing.files
+    firsts = [(len(all_), readable(os.fsdecode(files[all_[0][0]])), all_[0][1]) for all_ in alike.values()]
+    return [f"Changed in {count:,} pictures, as in {name}: {sentence}" for count, name, sentence in firsts]
 
 
 def open_picture(path: Path, root: Path, at_least: int) -> Image.Image:
@@ -90,17 +107,24 @@ def _each(listing: Listing, read: Callable[[Path], T]) -> Iterator[T | Refused]:
             yield from pool.map(tried, files[first : first + AT_ONCE])
 
 
-def _read_file(path: Path, root: Path, size: int) -> Tensor:
-    return photo_batch(open_picture(path, root, at_least=2 * size), size)
+def _read_file(path: Path, root: Path, size: int) -> tuple[Tensor, Changes]:
+    photo = open_picture(path, root, at_least=2 * size)
+    return photo_batch(photo, size)[0], _changes(photo)
 
 
-def _decode(path: Path, root: Path) -> None:
-    open_picture(path, root, at_least=1)
+def _decode(path: Path, root: Path) -> Changes:
+    return _changes(open_picture(path, root, at_least=1))
 
 
-def _check_header(path: Path, root: Path) -> None:
+def _changes(photo: Image.Image) -> Changes:
+    notes = photo.info.get("notes")
+    return notes if isinstance(notes, tuple) else ()  # a file may have a word of that name
+
+
+def _check_header(path: Path, root: Path) -> Changes:
     with _named(path, root), open(path, "rb") as file:
         check_header(file)
+    return ()
 
 
 @contextmanager

@@ -157,7 +157,8 @@ class Walk:
 
     def _annotated(self, folder: str) -> Classes:
         """The pictures by class where one list has a line for each: file, tab, class (Tiny-ImageNet's val/)."""
-        lists = [entry.path for entry in self._entries(folder) if entry.name.lower().endswith(ANNOTATIONS)]
+        files = (entry for entry in self._entries(folder) if entry.is_file())
+        lists = [entry.path for entry in files if entry.name.lower().endswith(ANNOTATIONS)]
         if len(lists) != 1:
             return {}
         pictures = {os.path.basename(path): path for path in self._pictures(folder)}

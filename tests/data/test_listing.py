@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -286,6 +287,26 @@ def test_of_many_streamed_pictures_only_the_headers_are_read(data_dir: Path, mon
     *_, left, note = open_folder("x", 16).notes
     assert re.search(r"unreadable: 3 of 27 pictures .*dog/zero.png", left)
     assert note.startswith("Only the headers of the 27 pictures were read")
+
+
+@both
+def test_what_was_changed_in_reading_pictures_is_told_once_for_all_alike(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, read: Reader
+) -> None:
+    classes(data_dir / "x", count=6)
+    original, greys = pictures.open_photo, iter(range(100, 104))
+
+    def changing(raw: bytes, at_least: int) -> Image.Image:
+        photo = original(raw, at_least)
+        red = np.asarray(photo)[0, 0, 0] > 0
+        photo.info["notes"] = (f"Its greys, 0 to {next(greys)}, were scaled.",) if red and next(left, None) else ()
+        return photo
+
+    left = iter(range(1, 5))
+    monkeypatch.setattr(pictures, "open_photo", changing)
+    monkeypatch.setattr(pictures, "cores", lambda: 1)  # one after the other
+    notes = read("x").notes
+    assert re.fullmatch(r"Changed in 4 pictures, as in cat/im \d.png: Its greys, 0 to 100, were scaled\.", notes[1])
 
 
 # Links
