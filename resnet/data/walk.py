@@ -161,7 +161,12 @@ class Walk:
         lists = [entry.path for entry in files if entry.name.lower().endswith(ANNOTATIONS)]
         if len(lists) != 1:
             return {}
-        pictures = {os.path.basename(path): path for path in self._pictures(folder)}
+        deep = set(self.deep)
+        paths = self._pictures(folder)
+        self.deep = deep  # here a folder has no say about the class
+        pictures = {os.path.basename(path): path for path in paths}
+        if len(pictures) < len(paths):  # in folders of the classes, with names that tell nothing
+            return {}
         found: Classes = {}
         with open(lists[0], "rb") as file:
             for line in file.read(MAX_ANNOTATIONS).splitlines():

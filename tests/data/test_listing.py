@@ -109,6 +109,11 @@ def lists_of_classes(root: Path) -> None:
     (root / "top" / "val" / "val_annotations.txt").write_text(lines)
 
 
+def sorted_beside_their_list(root: Path) -> None:
+    parts("train", "val")(root)
+    (root / "val" / "val_annotations.txt").write_text("im 0.png\tdog\t0\t0\t9\t9\n")
+
+
 def wrapped(root: Path) -> None:
     classes(root / "wrapped" / "dataset")
 
@@ -159,8 +164,10 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], dict[str, int], dict[str, int],
     ),
     "Tiny-ImageNet": (
         lists_of_classes, {"cat": 4, "dog": 4}, {"cat": 1, "dog": 1},
+        r"in top/train/cat/images, top/train/dog/images\..*"
         r"without a class in top/val/val_annotations.txt: 1 \(top/val/images/val_2.png\)",
     ),
+    "a list beside folders": (sorted_beside_their_list, *SPLIT, r"^Left out as no picture by its name: 1 \(val/val"),
     "wrapped": (wrapped, *FIFTH, ""),
     "links inside": (links, {"cat": 4, "dog": 4}, {"cat": 4, "dog": 4}, r"beside the parts: 1 \(all\)"),
     "an empty class": (
