@@ -85,6 +85,7 @@ def train(args: argparse.Namespace) -> int:
         if distributed.under_torchrun():
             return _train_together(args.device, functools.partial(_create, job, nets, file))
         started = race(job, nets, file)
+    print(*data.notes, sep="\n", end="\n" if data.notes else "", flush=True)
     return _follow(started)
 
 
@@ -200,13 +201,14 @@ def write_events(args: argparse.Namespace) -> int:
 
 
 def test_on(args: argparse.Namespace) -> int:
-    from resnet.data.dataset import load
+    from resnet.data.dataset import load_tests
     from resnet.runs.sharing import test_on
     from resnet.runs.store import find
 
     run = find(args.run)
-    found = test_on(run, load(args.data, run.job.net.image_size))
-    print(f"{run.job.net.name}: {found['accuracy']:.2%} of {found['images']:,} test images. {found['source']}")
+    found = test_on(run, load_tests(args.data, run.job.net.image_size))
+    said = " ".join([found["source"], *found["notes"]])
+    print(f"{run.job.net.name}: {found['accuracy']:.2%} of {found['images']:,} test images. {said}")
     return 0
 
 

@@ -17,6 +17,7 @@ from resnet.data import cifar, shapes
 from resnet.data.npz import read_npz
 from resnet.data.pictures import read_folder
 from resnet.data.sizes import check_memory, check_size
+from resnet.data.walk import apart, hidden, readable
 from resnet.errors import Refused
 from resnet.files import FOLDERS
 
@@ -188,16 +189,21 @@ def data_folder() -> Path:
 
 def available() -> list[str]:
     """What a page may offer: the registry's names, then all .npz files and folders in `data_folder`."""
+    return [*DATASETS, *_own()]
+
+
+def _own() -> dict[str, Path]:
+    """By the names that they go by, the .npz files and folders in `data_folder`."""
     try:
-        entries = sorted(path for path in data_folder().iterdir() if not path.name.startswith("."))
-        own = [path.name for path in entries if _is_npz(path) or path.is_dir()]
+        paths = {path.name: path for path in data_folder().iterdir() if not hidden(path.name)}
+        names = apart(name for name, path in paths.items() if _is_npz(path) or path.is_dir())
     except OSError:  # no such folder, or it may not be read
-        own = []
-    return [*DATASETS, *(name for name in own if name not in (*DATASETS, "cifar10.npz"))]
+        return {}
+    return {shown: paths[name] for name, shown in names.items() if shown not in (*DATASETS, "cifar10.npz")}
 
 
 def _is_npz(path: Path) -> bool:
-    return path.suffix == ".npz" and path.is_file()
+    return path.suffix.lower() == ".npz" and path.is_file()
 
 
 def load(name: str, size: int | None = None, train: int | None = None) -> Dataset:
@@ -210,6 +216,13 @@ def load(name: str, size: int | None = None, train: int | None = None) -> Datase
     data = DATASETS[name]() if name in DATASETS else _read(name, size or FOLDER_SIZE)
     data = data if train is None else data.subset(train)
     return data if size is None else data.resized(size)
+
+
+def load_tests(name: str, size: int) -> Dataset:
+    """As `load`, for a test alone: of a folder only its part for tests is read, and without parts all is tested on."""
+    check_size(size)
+    data = DATASETS[name]() if name in DATASETS else _read(name, size, tests_only=True)
+    return data.resized(size)
 
 
 def load_offered(name: str, size: int | None = None, train: int | None = None) -> Dataset:
@@ -226,16 +239,20 @@ def check_offered(name: str) -> None:
 
 
 def path_of(name: str) -> Path:
-    """The path of a data set that `available` lists, else `name` as a path itself."""
-    return data_folder() / name if name in available() else Path(os.path.expanduser(name))
+    """The path of a data set that `available` lists, else `name` as a path itself. Refused where that is no UTF-8."""
+    if found := _own().get(name):
+        return found
+    if readable(name) != name:
+        raise Refused("The path of a data set must be UTF-8. Rename the folder.", readable(name))
+    return Path(os.path.expanduser(name))
 
 
-def _read(name: str, size: int) -> Dataset:
+def _read(name: str, size: int, tests_only: bool = False) -> Dataset:
     path = path_of(name)
     try:
         if name and path.is_dir():
-            return Dataset(name, **read_folder(path, size))
-        if path.suffix == ".npz" and path.exists():
+            return Dataset(name, **read_folder(path, size, tests_only))
+        if _is_npz(path):
             return Dataset(name, **read_npz(path))
     except (OSError, ValueError) as error:
         raise error if isinstance(error, Refused) else Refused(f"{name!r} cannot be read ({error}).") from None

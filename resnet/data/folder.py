@@ -1,19 +1,20 @@
-"""A folder of pictures that stay on the disk: listed once, and each decoded when it is needed."""
+"""A folder of pictures that stay on the disk: listed and looked at once, and each decoded when it is needed."""
 
+import dataclasses
 import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as Indexed
 
 from resnet.data.dataset import Dataset, balanced, check_offered, path_of
-from resnet.data.pictures import class_folders, open_picture, picture_files
+from resnet.data.listing import Listing
+from resnet.data.pictures import list_readable, open_picture
 from resnet.data.sizes import check_size
+from resnet.data.walk import readable
 from resnet.errors import Refused
 from resnet.seeds import Stream, seed_of
 
@@ -25,21 +26,14 @@ Key = tuple[int, int]  # epoch and index
 
 
 @dataclass(frozen=True, eq=False)
-class Folder:
-    """A Source of files (N,), as bytes below `root`, with labels int64 (N,)."""
+class Folder(Listing):
+    """A Source of the pictures of a listing."""
 
     name: str
-    root: Path
     size: int
-    train_files: np.ndarray
-    train_labels: Tensor
-    test_files: np.ndarray
-    test_labels: Tensor
-    class_names: tuple[str, ...]
     mean: Tensor
     std: Tensor
     channels: int = 3
-    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -47,7 +41,7 @@ class Folder:
 
     @property
     def source(self) -> str:
-        return f"The pictures in the folder {self.root.name}, streamed."
+        return f"The pictures in the folder {readable(self.root.name)}, streamed."
 
     @property
     def mean_image(self) -> Tensor:
@@ -73,42 +67,19 @@ def open_folder(
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> Folder:
-    """List folder/train/<class>/* and folder/val/<class>/* (or test/), with `train` training pictures.
+    """The pictures that `load` would read, listed and looked at once, with `train` training pictures.
 
     `name` is one that `available` lists, or a path where `only_offered` is false. Refused where it cannot be had.
     """
     check_size(size or DEFAULT_SIZE)
     if only_offered:
         check_offered(name)
-    root = path_of(name).resolve()
-    try:
-        parts = {path.name: path for path in class_folders(root)}
-        held_out = parts.get("val") or parts.get("test")
-        if "train" not in parts or held_out is None:
-            raise Refused(f"To be streamed, {name} needs train/ and val/, with one folder for each class in both.")
-        names = tuple(path.name for path in class_folders(parts["train"]))
-        listed = [_listed(path, root, names) for path in (parts["train"], held_out)]
-    except OSError as error:
-        raise Refused(f"The folder {name!r} cannot be read ({error.strerror or error}).") from None
-    (files, labels), (test_files, test_labels) = listed
-    kept = slice(None) if train is None else balanced(labels, train)
-    moment = torch.tensor(mean), torch.tensor(std)
-    return Folder(name, root, size or DEFAULT_SIZE, files[kept], labels[kept], test_files, test_labels, names, *moment)
-
-
-def _listed(part: Path, root: Path, names: tuple[str, ...]) -> tuple[np.ndarray, Tensor]:
-    """A part's files, relative to `root`, and labels; links that lead out are left out."""
-    files: list[bytes] = []
-    labels: list[int] = []
-    for folder in class_folders(part):
-        if folder.name not in names:
-            raise Refused(f"{part.name} has pictures of {folder.name}, and train has none. Add some, or remove them.")
-        inside = sorted(path.name for path in picture_files(folder, root))
-        found = [os.fsencode(f"{part.name}/{folder.name}/{name}") for name in inside]
-        files, labels = files + found, labels + [names.index(folder.name)] * len(found)
-    if len(names) < 2 or not files:
-        raise Refused(f"{part.name} must hold PNG, JPEG or WebP pictures in folders of two or more classes.")
-    return np.array(files), torch.tensor(labels)  # bytes of one width: one block of memory that all processes share
+    listing = list_readable(path_of(name))
+    if train is not None:
+        kept = balanced(listing.train_labels, train)
+        files, labels = listing.train_files[kept], listing.train_labels[kept]
+        listing = dataclasses.replace(listing, train_files=files, train_labels=labels)
+    return Folder(**vars(listing), name=name, size=size or DEFAULT_SIZE, mean=torch.tensor(mean), std=torch.tensor(std))
 
 
 class Pictures(Indexed[Tensor | Refused]):

@@ -4,6 +4,7 @@ import re
 import struct
 import zlib
 from io import BytesIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -58,6 +59,18 @@ def open_photo(raw: bytes, at_least: int = 2048) -> Image.Image:
     except MemoryError:
         raise Refused("This picture does not fit into memory. Make it smaller.") from None
     except (*_DAMAGED, zlib.error) as error:
+        raise Refused(f"This picture is damaged or cut off ({error}). Save or upload it again.") from None
+
+
+def check_header(file: BinaryIO) -> None:
+    """Refused where the start of a file is no picture's or damaged; its pixels are not read."""
+    reader = _reader(file.read(16))
+    file.seek(0)
+    try:
+        _check_size(*reader(file).size)
+    except Refused:
+        raise
+    except (*_DAMAGED, zlib.error, Image.DecompressionBombError) as error:
         raise Refused(f"This picture is damaged or cut off ({error}). Save or upload it again.") from None
 
 

@@ -100,7 +100,7 @@ class Records:
         return labels, rows, pictures
 
     def tests(self) -> list[dict[str, Any]]:
-        """What the final weights reached on other data: data, source, images, accuracy, loss, step."""
+        """What the final weights reached on other data: data, source, notes, images, accuracy, loss, step."""
         try:
             tests = json.loads((self.path / "tests.json").read_text())
         except (OSError, ValueError, RecursionError):

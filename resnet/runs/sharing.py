@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from resnet.data.dataset import Dataset
+from resnet.data.walk import first_of
 from resnet.errors import Refused
 from resnet.files import replace_file
 from resnet.nets.model import memory_format
@@ -28,8 +29,10 @@ COPIED = ("run.json", "info.json", "tests.json", "steps.bin", "epochs.jsonl", "p
 def test_on(run: Run, data: Dataset) -> dict[str, Any]:
     """Test the run's final weights on the test images of `data`, and note it in the run's tests.json.
 
-    The answer: data, source, images, accuracy, loss, step. Refused where the net cannot read them.
+    The answer: data, source, notes, images, accuracy, loss, step. Classes go by their names, as `_by_name` has it.
+    Refused where the net cannot read the images, or does not know a class.
     """
+    data = _by_name(data, run.class_names())
     check_net(run.job, data)
     model, info, recipe = load_model(run), run.info(), run.job.recipe
     precision = info.get("precision", "fp32")
@@ -39,6 +42,7 @@ def test_on(run: Run, data: Dataset) -> dict[str, Any]:
     found = {
         "data": Path(data.name).name,
         "source": data.source,
+        "notes": list(data.notes),
         "images": len(data.test_labels),
         "accuracy": result.accuracy,
         "loss": result.loss,
@@ -47,6 +51,28 @@ def test_on(run: Run, data: Dataset) -> dict[str, Any]:
     others = [test for test in run.tests() if test.get("data") != found["data"]]
     replace_file(run.path / "tests.json", json.dumps([*others, found]))
     return found
+
+
+def _by_name(data: Dataset, names: tuple[str, ...]) -> Dataset:
+    """The data with the labels of a run whose classes have these names. Refused where it has no class of a test image.
+
+    Data whose classes are called 0, 1, 2 and so on have no names: these are numbers of the run's classes.
+    """
+    if data.class_names == names:
+        return data
+    used = data.test_labels.unique().tolist()
+    called = [data.class_names[label] for label in used]
+    strange = [name for name in called if name not in names]
+    numbered = set(data.class_names) == set(map(str, range(data.classes))) and max(map(int, called)) < len(names)
+    if strange and not numbered:
+        rule = f"This run tells {first_of(names)} apart; {data.name} has pictures of {first_of(strange)}."
+        raise Refused(rule, choices="pictures of the run's classes, under their names")
+    table = torch.zeros(data.classes, dtype=torch.int64)
+    table[used] = torch.tensor([int(name) if strange else names.index(name) for name in called])
+    note = f"Its classes ({len(called)} of the run's {len(names)}) are matched by name."
+    if strange:
+        note = "Its classes have no names: their numbers are taken as those of the run's classes."
+    return dataclasses.replace(data, class_names=names, test_labels=table[data.test_labels], notes=(*data.notes, note))
 
 
 def share(run: Run, folder: Path, epochs: int = 2) -> Run:

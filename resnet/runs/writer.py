@@ -32,13 +32,14 @@ log = logging.getLogger(__name__)
 
 def check_same(run: Run, data: Source) -> None:
     """Refused where the data are not those that the run began with."""
-    images = len(data.train_labels)
     if not len(run.steps()):
         return
-    if (before := run.info().get("train_images", images)) != images:
-        raise Refused(
-            f"This run began with {before} training images of {data.name}, and now there are {images}. Start a new run."
-        )
+    for kind, images in (("training", len(data.train_labels)), ("test", len(data.test_labels))):
+        if (before := run.info().get(f"{kind.removesuffix('ing')}_images", images)) != images:
+            raise Refused(
+                f"This run began with {before} {kind} images of {data.name}, and now there are {images}. "
+                "Start a new run."
+            )
     if run.info().get("fingerprint", data.fingerprint) != data.fingerprint:
         raise Refused(f"This run began with other training images of {data.name}. Start a new run.")
 

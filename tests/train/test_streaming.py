@@ -1,6 +1,8 @@
 """Pictures streamed from a folder: the same whatever the number of loaders, in bounded memory, by hand and in a run."""
 
 import dataclasses
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from pages.ui import cached
+from resnet import limits
 from resnet.cli.main import main
 from resnet.data import pictures, sizes
 from resnet.data.dataset import load
@@ -142,8 +145,9 @@ def test_memory_holds_a_few_batches_not_the_folder(monkeypatch: pytest.MonkeyPat
         opened.append(len(raw))
         return original(raw, at_least)
 
+    found = open_folder("zoo", SIZE)
     monkeypatch.setattr(pictures, "open_photo", counting)
-    batches = streaming(open_folder("zoo", SIZE)).inputs(0, 6)
+    batches = streaming(found).inputs(0, 6)
     assert opened == []
     for number in range(1, 7):
         next(batches)
@@ -153,10 +157,10 @@ def test_memory_holds_a_few_batches_not_the_folder(monkeypatch: pytest.MonkeyPat
 # What is wrong
 
 
-def test_a_damaged_picture_is_named(folder: Path) -> None:
-    (folder / "train" / "dog" / "2.jpg").write_bytes(b"\xff\xd8\xffnothing")
+def test_a_picture_that_is_damaged_after_the_first_look_is_named(folder: Path) -> None:
     (folder / "val" / "owl" / "0.jpg").unlink()
     found = open_folder("zoo", SIZE)
+    (folder / "train" / "dog" / "2.jpg").write_bytes(b"\xff\xd8\xffnothing")
     (folder / "val" / "owl" / "1.png").unlink()
     for workers in (0, 1):
         with pytest.raises(Refused, match=r"^train/dog/2.jpg: This picture is damaged or cut off") as caught:
@@ -167,9 +171,12 @@ def test_a_damaged_picture_is_named(folder: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_named_before_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = open_folder("zoo", SIZE)
     monkeypatch.setattr(pictures, "MAX_FILE", 10)
     with pytest.raises(Refused, match="This file has more than"):
-        steps(streaming(open_folder("zoo", SIZE)), 0, 1)
+        steps(streaming(found), 0, 1)
+    with pytest.raises(Refused, match=r"33 of 33 pictures .*This file has more than"):
+        open_folder("zoo", SIZE)
 
 
 def test_a_mean_image_of_streamed_pictures_is_refused() -> None:
@@ -222,14 +229,28 @@ def test_a_streaming_run_stopped_in_an_epoch_ends_as_one_that_never_was(monkeypa
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_a_run_whose_folder_is_not_offered_or_damaged_says_so(folder: Path) -> None:
+def test_a_run_whose_folder_is_not_offered_or_damaged_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status = worker.work(runs.create(job(data=str(folder))).path)
     assert status.state == "failed"
     assert status.message.startswith("There is no data set")
     (folder / "train" / "owl" / "3.png").write_bytes(b"")
+    assert finished(runs.create(job())).info()["train_images"] == 23
+    monkeypatch.setattr(limits, "BROKEN_SHARE", 0)
     status = worker.work(runs.create(job()).path)
     assert status.state == "failed"
-    assert status.message.startswith("train/owl/3.png: This file is empty")
+    assert "The first is train/owl/3.png: This file is empty" in status.message
+
+
+@pytest.mark.parametrize(("file", "kind"), [("train/owl/3.png", "training"), ("val/owl/1.png", "test")])
+def test_a_run_does_not_go_on_with_a_picture_less(folder: Path, file: str, kind: str) -> None:
+    run = finished(runs.create(job()))
+    before = (run.path / "info.json").read_bytes(), run.predictions()
+    (folder / file).write_bytes(b"")
+    status = worker.work(run.path)
+    assert status.state == "failed"
+    assert re.match(rf"This run began with \d+ {kind} images of zoo, and now there are \d+", status.message)
+    assert (run.path / "info.json").read_bytes() == before[0]
+    assert np.array_equal(run.predictions(), before[1])
 
 
 TYPED = [
@@ -253,7 +274,7 @@ def test_the_command_line_streams(capsys: pytest.CaptureFixture[str]) -> None:
     assert run.job.net.image_size == SIZE
 
 
-def test_two_processes_stream_their_shares_and_name_what_is_damaged(folder: Path) -> None:
+def test_two_processes_stream_their_shares_and_name_what_is_damaged(folder: Path, tmp_path: Path) -> None:
     """The second process's picture is the damaged one, and the status names it."""
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "resnet"]
     ended = subprocess.run([*two, *TYPED], cwd=ROOT, capture_output=True, text=True, timeout=400)
@@ -270,9 +291,12 @@ def test_two_processes_stream_their_shares_and_name_what_is_damaged(folder: Path
     found = open_folder("zoo", SIZE)
     order = torch.randperm(24, generator=feeds.generator(RECIPE.seed, 0, 0))
     damaged = found.train_files[int(order[2])].decode()  # the first step's third of four
-    (folder / damaged).write_bytes(b"")
-    ended = subprocess.run([*two, *TYPED], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    cut = (folder / damaged).read_bytes()[:-400]  # its header is whole, and no more than that is looked at
+    (folder / damaged).write_bytes(cut)
+    (tmp_path / "sitecustomize.py").write_text("from resnet.data import pictures; pictures.MAX_DECODED = 0\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    ended = subprocess.run([*two, *TYPED], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert ended.returncode == 1
     [run] = runs.all_runs()
     assert run.status().state == "failed"
-    assert run.status().message.startswith(f"Process 1 of 2: {damaged}: This file is empty")
+    assert run.status().message.startswith(f"Process 1 of 2: {damaged}: This picture is damaged or cut off")
