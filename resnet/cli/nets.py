@@ -53,14 +53,9 @@ class Named(NamedTuple):
 
 
 def _named(net: str) -> Named:
-    """A relative or system by its name, else one of our nets by its code."""
-    from resnet.nets.codes import from_code
-    from resnet.zoo.catalogue import profile_of  # torchvision is slow to import
-    from resnet.zoo.relatives import RELATIVES
-    from resnet.zoo.systems import SYSTEMS
+    from resnet.zoo.catalogue import find, profile_of  # torchvision is slow to import
 
-    spec = None if net in RELATIVES or net in SYSTEMS else from_code(net)
-    name = spec.name if spec else net
+    name, spec = find(net)
     return Named(name, spec, profile_of(name, spec))
 
 
