@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -59,6 +60,13 @@ def _named(net: str) -> Named:
     return Named(name, spec, profile_of(name, spec))
 
 
+def _labelled(nets: list[str]) -> list[Named]:
+    """The nets by their names; those that share one by what was typed."""
+    found = {net: _named(net) for net in nets}
+    names = Counter(net.name for net in found.values())
+    return [net if names[net.name] == 1 else net._replace(name=typed) for typed, net in found.items()]
+
+
 def show(args: argparse.Namespace) -> int:
     from resnet.costs.conventions import convention_of, count, ledger, unknown
     from resnet.costs.recorder import shape_text
@@ -82,7 +90,7 @@ def compare(args: argparse.Namespace) -> int:
     from resnet.costs.compare import KINDS, QUANTITIES, differences, steps, totals
 
     quantity = choose("quantity", args.what, QUANTITIES)
-    nets = [_named(net) for net in args.net]
+    nets = _labelled(args.net)
     depths = {net.name: net.spec.depth for net in nets if net.spec}
     print(totals({net.name: net.profile for net in nets}, depths).to_string(index=False))
     if len(nets) == 2:
