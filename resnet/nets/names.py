@@ -70,7 +70,7 @@ NAMES: dict[str, str] = {  # the code of a net, by `key` of its name; the preset
 UNCLEAR: dict[str, tuple[str, ...]] = {  # what a name may stand for
     "resnext101": ("ResNeXt-101 32x8d", "ResNeXt-101 64x4d"),
     "resnet164": ("CIFAR ResNet-164", "Pre-ResNet-164"),
-    "plain164": ("CIFAR plain-164", "plain Pre-ResNet-164"),
+    **dict.fromkeys(["plain164", "plainresnet164"], ("CIFAR plain-164", "plain Pre-ResNet-164")),
     **{f"resnet{n}cifar": (f"CIFAR ResNet-{n}", f"ResNet-{n}{_SMALL}") for n in (14, 26, 50, 152, 200)},
 }
 
@@ -111,6 +111,7 @@ def _code(each: str, names: Mapping[str, str]) -> str:
 def _cifar(each: str) -> str:
     """SpecError for a depth that no CIFAR net has where the name says CIFAR."""
     match = re.fullmatch(r"(?:cifar)?resnet([1-9][0-9]{0,3})(?:cifar)?", each)
-    if match and ("cifar" in each or int(match[1]) in CIFAR_DEPTHS):
-        return cifar_name(int(match[1]))
-    return ""
+    if not match or ("cifar" not in each and int(match[1]) not in CIFAR_DEPTHS):
+        return ""
+    name = cifar_name(int(match[1]))
+    return name if "cifar" in each or key(name) == each else ""

@@ -182,8 +182,8 @@ def test_each_known_name_can_be_met() -> None:
     ("text", "near"),
     {
         "resnet51": "ResNet-50", "resnet50t": "ResNet-50", "seresnet18": "ResNet-18",
-        "wideresnet50": "Wide ResNet-50-2",
-        "resnext": "ResNeXt-50 32x4d", "ResNet-18-2": "ResNet-18", "resnetv2_50x1_bit": "Pre-ResNet-50",
+        "wideresnet50": "Wide ResNet-50-2", "resnext": "ResNeXt-50 32x4d", "ResNet-18-2": "ResNet-18",
+        "resnetv2_50x1_bit": "Pre-ResNet-50", "resnet164plain": "Pre-ResNet-164",
         "resnetv2_50d_gn": "Pre-ResNet-50-D", "resnet_50_os_9": "ResNet-50 OS8",
     }.items(),
 )  # fmt: skip
