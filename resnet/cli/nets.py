@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option = command("profile", show, "print the stages and costs of a net, a relative or a system").add_argument
-    option("net", help="a preset, a code, or a name such as DenseNet-121")
+    option("net", help="a name (ResNet-50, wide_resnet50_2, DenseNet-121, ...) or a code")
     option("--count", metavar="CONVENTION", help="also count as this paper or tool does (he2015, fvcore, ...)")
     option = command("compare", compare, "print the costs of nets, and for two of them what differs").add_argument
     option("net", nargs="+", help="as for profile")

@@ -118,9 +118,15 @@ def taken(names: list[str]) -> Iterator[tuple[str, NetSpec]]:
             yield name, from_code(name)
 
 
-def shapes(net: nn.Module) -> list[tuple[int, ...]]:
-    """Of all weights but the norms': timm has a 1x1 convolution where we have a linear layer."""
-    return sorted(tuple(d for d in p.shape if d > 1) for p in net.parameters())
+def layers(net: nn.Module) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Shape of the weights, without ones (timm's head is a 1x1 convolution), and stride of each; ResNet-D's pools."""
+    found = []
+    for module in net.modules():
+        stride = module.stride if isinstance(module, nn.Conv2d | nn.Conv3d) else (1,)
+        found += [(tuple(d for d in p.shape if d > 1), tuple({*stride})) for p in module.parameters(recurse=False)]
+        if isinstance(module, nn.AvgPool2d):
+            found.append(((), (2,)))
+    return sorted(found)
 
 
 def test_timms_names_give_timms_nets() -> None:
@@ -130,7 +136,7 @@ def test_timms_names_give_timms_nets() -> None:
     for name, spec in found.items():
         with torch.device("meta"):
             theirs = timm.create_model(name)
-        assert shapes(build(spec, device="meta")) == shapes(theirs), name
+        assert layers(build(spec, device="meta")) == layers(theirs), name
 
 
 def test_torchvisions_names_give_torchvisions_nets() -> None:
@@ -139,7 +145,7 @@ def test_torchvisions_names_give_torchvisions_nets() -> None:
     for name, spec in found.items():
         with torch.device("meta"):
             theirs = torchvision.models.get_model(name, weights=None)
-        assert shapes(build(spec, device="meta")) == shapes(theirs), name
+        assert layers(build(spec, device="meta")) == layers(theirs), name
 
 
 @pytest.mark.parametrize(
