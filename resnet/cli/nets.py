@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option = command("profile", show, "print the stages and costs of a net, a relative or a system").add_argument
-    option("net", help="a preset, a code, or a name such as DenseNet-121")
+    option("net", help="a name (ResNet-50, wide_resnet50_2, DenseNet-121, ...) or a code")
     option("--count", metavar="CONVENTION", help="also count as this paper or tool does (he2015, fvcore, ...)")
     option = command("compare", compare, "print the costs of nets, and for two of them what differs").add_argument
     option("net", nargs="+", help="as for profile")
@@ -55,15 +56,17 @@ class Named(NamedTuple):
 
 
 def _named(net: str) -> Named:
-    """A relative or system by its name, else one of our nets by its code."""
-    from resnet.nets.codes import from_code
-    from resnet.zoo.catalogue import profile_of  # torchvision is slow to import
-    from resnet.zoo.relatives import RELATIVES
-    from resnet.zoo.systems import SYSTEMS
+    from resnet.zoo.catalogue import find, profile_of  # torchvision is slow to import
 
-    spec = None if net in RELATIVES or net in SYSTEMS else from_code(net)
-    name = spec.name if spec else net
+    name, spec = find(net)
     return Named(name, spec, profile_of(name, spec))
+
+
+def _labelled(nets: list[str]) -> list[Named]:
+    """The nets by their names; those that share one by what was typed."""
+    found = {net: _named(net) for net in nets}
+    names = Counter(net.name for net in found.values())
+    return [net if names[net.name] == 1 else net._replace(name=typed) for typed, net in found.items()]
 
 
 def show(args: argparse.Namespace) -> int:
@@ -89,7 +92,7 @@ def compare(args: argparse.Namespace) -> int:
     from resnet.costs.compare import KINDS, QUANTITIES, differences, steps, totals
 
     quantity = choose("quantity", args.what, QUANTITIES)
-    nets = [_named(net) for net in args.net]
+    nets = _labelled(args.net)
     depths = {net.name: net.spec.depth for net in nets if net.spec}
     print(totals({net.name: net.profile for net in nets}, depths).to_string(index=False))
     if len(nets) == 2:

@@ -5,7 +5,8 @@ import json
 import re
 from typing import Any
 
-from resnet.nets.spec import PRESETS, NetSpec, SpecError, StageSpec, cifar, named_nets, plain_twin
+from resnet.nets.names import resolve
+from resnet.nets.spec import PRESETS, NetSpec, SpecError, StageSpec, cifar, named_nets
 
 
 def to_dict(spec: NetSpec) -> dict[str, Any]:
@@ -68,8 +69,9 @@ def to_code(spec: NetSpec) -> str:
 
 
 def from_code(code: str) -> NetSpec:
-    """The inverse of `to_code`; takes `plain-20` and any CIFAR depth (`ResNet-26`) too. SpecError for anything else."""
-    base, *changes = str(code).split("~")
+    """The inverse of `to_code`; takes any name that `resolve` knows for its first part. SpecError for anything else."""
+    name, *changed = str(code).split("~")
+    base, *changes = [*resolve(name).split("~"), *changed]
     values: dict[str, Any] = {}
     types = {f.name: f.type for f in dataclasses.fields(NetSpec)}
     for change in changes:
@@ -95,12 +97,4 @@ def _from_text(name: str, kind: Any, text: str) -> Any:
 
 
 def _preset(name: str) -> NetSpec:
-    name = name.replace("_", " ")
-    residual = re.sub(r"^plain-", "ResNet-", name).removeprefix("plain ")
-    if residual in PRESETS:
-        spec = PRESETS[residual]
-    elif (match := re.fullmatch(r"ResNet-([0-9]{1,4})", residual)) and (int(match[1]) - 2) % 6 == 0:
-        spec = cifar(int(match[1]))
-    else:
-        raise SpecError("net", "A net's name starts with a preset.", name, ", ".join(PRESETS))
-    return plain_twin(spec) if residual != name else spec
+    return PRESETS[name] if name in PRESETS else cifar(int(name.rpartition("-")[2]))

@@ -20,8 +20,13 @@ class SpecError(Refused):
     """A rule that a net breaks; `field` names the entry to fix."""
 
     def __init__(self, field: str, rule: str, received: object, choices: str) -> None:
-        super().__init__(rule, repr(received), choices)
+        super().__init__(rule, _short(repr(received)), choices)
         self.args, self.field = (field, rule, received, choices), field
+
+
+def _short(text: str) -> str:
+    """At most 100 characters: what came may be a stranger's."""
+    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 def _label(field: str) -> str:
@@ -295,6 +300,9 @@ PRESETS: dict[str, NetSpec] = {f"ResNet-{depth}": cifar(depth) for depth in (20,
     "ResNet-50": _net("bottleneck", _R50),
     "ResNet-101": _net("bottleneck", _R101),
     "ResNet-152": _net("bottleneck", _R152),
+    "ResNet-14": _net("bottleneck", (1, 1, 1, 1)),  # timm's resnet14t has these blocks, but another stem
+    "ResNet-26": _net("bottleneck", (2, 2, 2, 2)),  # timm's resnet26, microsoft/resnet-26
+    "ResNet-200": _net("bottleneck", (3, 24, 36, 3)),  # He 2016, Table 5; timm's resnet200
     "ResNet-50 v1": _net("bottleneck", _R50, stride_on="1x1"),
     "ResNet-101 v1": _net("bottleneck", _R101, stride_on="1x1"),
     "ResNet-152 v1": _net("bottleneck", _R152, stride_on="1x1"),
@@ -302,6 +310,7 @@ PRESETS: dict[str, NetSpec] = {f"ResNet-{depth}": cifar(depth) for depth in (20,
     "ResNet-50-C": _net("bottleneck", _R50, stem="deep"),  # arXiv 1812.01187, as D
     "ResNet-50-D": _net("bottleneck", _R50, stem="deep", shortcut="D"),
     "Pre-ResNet-50": _net("preact-bottleneck", _R50),
+    "Pre-ResNet-50-D": _net("preact-bottleneck", _R50, stem="deep", shortcut="D"),  # timm's resnetv2_50d
     "SE-ResNet-50": _net("bottleneck", _R50, se=16),
     "ResNet-50 GN": _net("bottleneck", _R50, norm="group"),
     "ResNeXt-50 32x4d": _net("bottleneck", _R50, cardinality=32, base_width=4),
@@ -315,6 +324,9 @@ PRESETS: dict[str, NetSpec] = {f"ResNet-{depth}": cifar(depth) for depth in (20,
 PRESETS["ResNet-50 OS8"] = with_output_stride(PRESETS["ResNet-50"], 8)
 
 
+_SHARED = ("ResNet-164",)  # He 2016 calls the net of bottlenecks so
+
+
 def _sizeless(spec: NetSpec) -> NetSpec:
     """The net with the largest input, and without what is in no name either: channels in, classes."""
     largest = {name: INT_RANGES[name][1] for name in ("image_size", "frames")}
@@ -322,15 +334,22 @@ def _sizeless(spec: NetSpec) -> NetSpec:
     return dataclasses.replace(spec, in_channels=3, classes=10, image_size=largest["image_size"], frames=frames)
 
 
+def cifar_name(depth: int) -> str:
+    """`ResNet-N`, or `CIFAR ResNet-N` where others mean another net by that. SpecError as `cifar`."""
+    name, net = f"ResNet-{depth}", cifar(depth)
+    return f"CIFAR {name}" if PRESETS.get(name, net) != net or name in _SHARED else name
+
+
 @cache
 def named_nets(depth: int) -> dict[str, NetSpec]:
-    """The presets, and the CIFAR net of that depth where there is one and no preset has its name."""
-    name = f"ResNet-{depth}"
-    return PRESETS if name in PRESETS or depth not in CIFAR_DEPTHS else PRESETS | {name: cifar(depth)}
+    """The presets, and the CIFAR net of that depth where there is one."""
+    return PRESETS | {cifar_name(depth): cifar(depth)} if depth in CIFAR_DEPTHS else PRESETS
 
 
 def _plain_name(name: str) -> str:
-    return name.replace("ResNet", "plain", 1) if name.startswith("ResNet-") else f"plain {name}"
+    """`plain-20`, `CIFAR plain-26`, `plain WRN-28-10`."""
+    own = name.startswith(("ResNet-", "CIFAR ResNet-"))
+    return name.replace("ResNet", "plain", 1) if own else f"plain {name}"
 
 
 @cache

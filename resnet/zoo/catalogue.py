@@ -1,8 +1,12 @@
 """Every net by name: one's own, the presets, the relatives and the systems."""
 
+from functools import cache
+
 from torch import nn
 
 from resnet.costs.profiler import Profile, profile
+from resnet.nets.codes import from_code
+from resnet.nets.names import NAMES, key, resolve
 from resnet.nets.spec import PRESETS, NetSpec
 from resnet.zoo.relatives import RELATIVES, build_relative, profile_relative
 from resnet.zoo.systems import SYSTEMS, profile_system
@@ -16,6 +20,25 @@ def own_name(spec: NetSpec) -> str:
 def nets(own: NetSpec) -> dict[str, NetSpec | None]:
     """Every net by name, one's own first: its description, None of a net that is not described by one."""
     return {own_name(own): own, **PRESETS, **dict.fromkeys([*RELATIVES, *SYSTEMS])}
+
+
+@cache
+def _names() -> dict[str, str]:
+    """`NAMES`, and the relatives' and systems' own names and torchvision's for them."""
+    others = {key(each): name for name, entry in (RELATIVES | SYSTEMS).items() for each in (name, entry.builder)}
+    return NAMES | {each: name for each, name in others.items() if each}
+
+
+def find(text: str) -> tuple[str, NetSpec | None]:
+    """A net by any name or by a code: its name, and its description, None of a relative or a system.
+
+    SpecError for an unknown name, with the nearest three.
+    """
+    name = text if "~" in text else resolve(text, _names(), "net")
+    if name in RELATIVES or name in SYSTEMS:
+        return name, None
+    spec = from_code(text)
+    return spec.name, spec
 
 
 def profile_other(name: str, image_size: int | None = None) -> Profile:

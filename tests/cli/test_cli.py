@@ -36,9 +36,9 @@ def test_profile_prints_the_published_costs(capsys: pytest.CaptureFixture[str]) 
 
 
 WRONG = {
-    "net": (["profile", "VGG-3"], "A net's name starts with a preset. Received 'VGG-3'."),
-    "depth": (["profile", "ResNet-21"], "A net's name starts with a preset. Received 'ResNet-21'."),
-    "net to train": (["train", "--net", "nonsense"], "A net's name starts with a preset."),
+    "net": (["profile", "VGG-3"], "No net has this name. Received 'VGG-3'. Choose a known one; the nearest are "),
+    "depth": (["profile", "ResNet-21"], "No net has this name. Received 'ResNet-21'."),
+    "net to train": (["train", "--net", "nonsense"], "No ResNet has this name."),
     "data": (["train", "--data", "nonsense"], "There is no data set 'nonsense'."),
     "no images": ([*TRAIN, "--train", "0"], "At least one training image is needed. Received 0."),
     "size": ([*TRAIN, "--size", "3"], "Pictures must be 8 to 1,024 pixels wide and high. Received 3."),
@@ -48,7 +48,8 @@ WRONG = {
     "convention": (["profile", "ResNet-20", "--count", "me"], "The convention must be one this program knows."),
     "form": (["export", "ResNet-20", "caffe"], "The form must be one this program knows. Received 'caffe'."),
     "quantity": (["compare", "ResNet-20", "ResNet-50", "--what", "time"], "The quantity must be one this program"),
-    "net to compare": (["compare", "ResNet-20", "ResNet-21"], "A net's name starts with a preset."),
+    "net to compare": (["compare", "ResNet-20", "ResNet-21"], "No net has this name."),
+    "two nets": (["export", "resnext101", "spec"], "More than one net goes by this name. Received 'resnext101'."),
     "block": (["budget", "--block", "brick"], "The block must be one this program knows. Received 'brick'."),
     "budget": (["budget", "--params", "-1"], "A budget's params is a whole number. Received -1."),
     "folder": (["work", "nonsense"], "There is no run in nonsense."),
@@ -196,6 +197,24 @@ def test_compare_prints_costs_and_what_makes_up_the_difference(capsys: pytest.Ca
     assert main(["compare", "ResNet-20", "DenseNet-121", "FCN ResNet-50"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()] == ["net", "ResNet-20", "DenseNet-121", "FCN"]
+
+
+def test_nets_of_one_name_are_compared_under_what_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "resnet18d", "resnet18", "ResNet-18~classes.10", "resnetv2_18"]) == 0
+    nets = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert nets == [[name, "3"] for name in ("resnet18d", "resnet18", "ResNet-18~classes.10", "resnetv2_18")]
+
+
+@pytest.mark.parametrize("command", ["profile", "export", "gradients"])
+def test_every_command_takes_the_names_that_people_have(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    more = {"export": ["spec", "--out", str(tmp_path / "net.json")], "gradients": ["--count", "2", "--alone"]}
+    printed = []
+    for name in ("ResNet-8", "cifar_resnet8"):
+        assert main([command, name, *more.get(command, [])]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
 
 
 def test_budget_lists_the_nets_that_fit(capsys: pytest.CaptureFixture[str]) -> None:

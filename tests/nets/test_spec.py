@@ -52,12 +52,12 @@ def test_code_names_the_nearest_preset_and_what_differs() -> None:
     assert to_code(BASE) == "ResNet-20"
     assert to_code(changed(shortcut="B", classes=100)) == "ResNet-20~shortcut.B~classes.100"
     assert to_code(PRESETS["ResNet-50 v1"]) == "ResNet-50_v1"
-    assert to_code(cifar(26)) == "ResNet-26"
-    assert to_code(cifar(50)) == "ResNet-20~stages.8x16s1-8x32s2-8x64s2", "ResNet-50 is the ImageNet net"
-    assert (cifar(8).name, plain_twin(cifar(8)).name, cifar(50).name) == ("ResNet-8", "plain-8", "ResNet-50 (custom)")
+    assert to_code(cifar(38)) == "ResNet-38"
+    assert to_code(cifar(50)) == "CIFAR_ResNet-50", "ResNet-50 is the ImageNet net"
+    assert (cifar(8).name, plain_twin(cifar(8)).name) == ("ResNet-8", "plain-8")
     assert from_code("plain-20") == plain_twin(BASE)
     assert from_code("plain-50_v1") == plain_twin(PRESETS["ResNet-50 v1"])
-    assert from_code("ResNet-26") == cifar(26)
+    assert from_code("ResNet-38") == cifar(38)
     assert from_code("ResNet-20~zero_init.False~classes.0010") == BASE
     assert from_code("plain-1202~classes.100") == dataclasses.replace(plain_twin(cifar(1202)), classes=100)
 
@@ -67,7 +67,7 @@ def test_name_and_depth(name: str) -> None:
     spec, twin = PRESETS[name], plain_twin(PRESETS[name])
     assert spec.name == name
     plain = name.replace("ResNet", "plain") if name.startswith("ResNet-") else f"plain {name}"
-    assert twin.name == plain.replace("50-D", "50-C")  # without shortcuts ResNet-50-C and -D are one net
+    assert twin.name == plain.replace("plain-50-D", "plain-50-C")  # without shortcuts ResNet-50-C and -D are one net
     assert (spec.plain, twin.plain) == (False, True)
     named = int(re.findall(r"-([0-9]+)", name)[0])
     named = 26 if name == "WRN-28-10" else named  # that name counts two of the projections
@@ -304,16 +304,13 @@ RULES: dict[str, tuple[Callable[[], object], str, str, str, str]] = {
         "[17, 16, 32, 64]",
         "shortcut B",
     ),
+    "6n+2 layers by name": (lambda: from_code("cifar_resnet21"), "depth", "6n+2", "21", "20 or 26"),
+    "what came is cut off": (lambda: changed(block="x" * 10_000), "block", "one this", f"{'x' * 98}…. ", "bottleneck"),
     "6n+2 layers": (lambda: cifar(21), "depth", "6n+2", "21", "20 or 26"),
     "at least 8 layers": (lambda: cifar(2), "depth", "in range", "2", "8 to 1,202"),
     "at most 1202 layers": (lambda: cifar(1208), "depth", "in range", "1208", "8 to 1,202"),
-    "a code starts with a preset": (
-        lambda: from_code("VGG-16"),
-        "net",
-        "starts with a preset",
-        "'VGG-16'",
-        "ResNet-18",
-    ),
+    "a code starts with a name": (lambda: from_code("ResNet-51"), "net", "has this name", "'ResNet-51'", "ResNet-50"),
+    "a name of two nets": (lambda: from_code("ResNet-164"), "net", "More than one", "'ResNet-164'", "Pre-ResNet-164"),
     "a change has a dot": (lambda: from_code("ResNet-20~norm"), "net", "NAME.VALUE", "'norm'", "stride_on"),
     "a change has a known name": (lambda: from_code("ResNet-20~x.1"), "net", "NAME.VALUE", "'x.1'", "stride_on"),
     "a number is digits": (lambda: from_code("ResNet-20~classes.1e3"), "classes", "whole number", "'1e3'", "digits"),

@@ -30,6 +30,11 @@ def test_a_net_in_the_address_that_is_none_is_told(page: str, code: str) -> None
     assert address(app) == "ResNet-20"
 
 
+def test_a_net_in_the_address_may_have_any_of_its_names() -> None:
+    app = open_page("design/build.py", net="timm/resnet50.a1_in1k~classes.10")
+    assert address(fine(app)) == "ResNet-50~classes.10"
+
+
 @pytest.mark.parametrize("torn", DAMAGED)
 def test_a_damaged_run_leaves_the_others_on_the_train_page(pair: list[Run], torn: str) -> None:
     (pair[0].path / torn).write_bytes(b"\x00{")
