@@ -5,7 +5,7 @@ import streamlit as st
 from pages.ui import pretrained, state, widgets, work
 from pages.ui.cached import exported, files
 from resnet.errors import Refused
-from resnet.exports.forms import EXPORTERS, file_name, size_text
+from resnet.exports.forms import EXPORTERS, ONNX_OPSET, ONNX_OPSETS, file_name, size_text
 from resnet.nets.spec import NetSpec
 from resnet.work.requests import Exported
 
@@ -38,7 +38,13 @@ def show_file(spec: NetSpec, name: str) -> None:
     chosen = pretrained.field(spec, "export.weights")
     if chosen is None:
         return
-    request = Exported(name, spec, chosen.weights, files().name)
+    opset = ONNX_OPSET
+    if name == "onnx":
+        opset = st.selectbox(
+            "Opset", ONNX_OPSETS, ONNX_OPSETS.index(ONNX_OPSET), key="export.opset",
+            help="The version of ONNX's operators. Older runtimes read only older opsets.",
+        )  # fmt: skip
+    request = Exported(name, spec, chosen.weights, files().name, opset)
     path = work.result(request, "Write the file")
     if path is None:
         return

@@ -11,9 +11,11 @@ from resnet.errors import Refused, choose
 
 if TYPE_CHECKING:
     from resnet.costs.profiler import Profile
+    from resnet.nets.inputs import Inputs
     from resnet.nets.model import ResNet
     from resnet.nets.spec import NetSpec
     from resnet.zoo.fitting import Report
+    from resnet.zoo.weights import WeightsFile
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -32,10 +34,12 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option("--block", action="append", help="a block to try; may be given more than once; the net's without it")
     option("--stem", action="append", help="likewise a stem")
     option = command("export", write, "write a net as source, ONNX, weights or a table").add_argument
-    option("net")
+    option("net", nargs="?", help="as for train; not with --run")
     option("form", help="pytorch, keras, torchvision, timm, onnx, weights, spec, layers, stages")
     option("--weights", type=Path, help="safetensors or a state_dict to write with it; untrained ones without it")
     option("--partial", action="store_true", help="load all of --weights that fits, and leave the rest at its start")
+    option("--run", help="a run's id: its net and weights, and how its images are prepared")
+    option("--opset", type=int, default=18, help="of ONNX")
     option("--out", type=Path, help="the file to write; a name after the net without it")
 
 
@@ -132,25 +136,45 @@ def budget(args: argparse.Namespace) -> int:
 
 def write(args: argparse.Namespace) -> int:
     from resnet.exports.forms import EXPORTERS, export, file_name
-    from resnet.nets.codes import from_code
-    from resnet.nets.model import build
 
-    spec = from_code(args.net)
-    model = build(spec) if choose("form", args.form, EXPORTERS).needs_weights else None
-    if model and args.weights:
-        load_weights(model, args.weights, args.partial)
+    if (args.net is None) == (args.run is None):
+        raise Refused("Export takes a net, or a run.", choices="export NET FORM, or export FORM --run RUN")
+    needs_weights = choose("form", args.form, EXPORTERS).needs_weights
+    spec, model, inputs = _of_run(args) if args.run else _of_net(args, needs_weights)
     path = args.out or Path(file_name(args.form, spec))
-    path.write_bytes(export(args.form, spec, model))
+    path.write_bytes(export(args.form, spec, model, inputs, args.opset))
     print(path)
     return 0
 
 
-def load_weights(model: "ResNet", path: Path, partial: bool) -> "Report":
-    """What was loaded, after saying so. Refused where nothing was, after a list of what does not fit."""
-    from resnet.zoo.fitting import fit
+def _of_run(args: argparse.Namespace) -> "tuple[NetSpec, ResNet, Inputs]":
+    from resnet.runs.opened import open_run
+    from resnet.runs.store import find
+
+    if args.weights:
+        raise Refused("A run has weights of its own.", "--run and --weights", "one of them")
+    opened = open_run(find(args.run))
+    return opened.run.job.net, opened.model, opened.inputs
+
+
+def _of_net(args: argparse.Namespace, needs_weights: bool) -> "tuple[NetSpec, ResNet | None, Inputs | None]":
+    from resnet.nets.codes import from_code
+    from resnet.nets.model import build
     from resnet.zoo.weights import read
 
-    report = fit(model, read(path), partial)
+    spec = from_code(args.net)
+    if args.weights is None:
+        return spec, build(spec) if needs_weights else None, None
+    model, file = build(spec), read(args.weights)
+    load_weights(model, file, args.weights, args.partial)
+    return spec, model, file.inputs and file.inputs.fitted(spec)
+
+
+def load_weights(model: "ResNet", file: "WeightsFile", path: Path, partial: bool) -> "Report":
+    """What was loaded, after saying so. Refused where nothing was, after a list of what does not fit."""
+    from resnet.zoo.fitting import fit
+
+    report = fit(model, file, partial)
     print(*report.sentences(), sep="\n", file=sys.stderr)
     if not report.loaded:
         print(report.table().to_string(index=False), file=sys.stderr)

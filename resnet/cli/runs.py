@@ -103,9 +103,10 @@ def _beginning(net: "NetSpec", args: argparse.Namespace, file: Path) -> str:
 
     from resnet.cli.nets import load_weights
     from resnet.nets.model import build
+    from resnet.zoo.weights import read
 
     model = build(net)
-    report, state = load_weights(model, args.weights, args.partial), model.state_dict()
+    report, state = load_weights(model, read(args.weights), args.weights, args.partial), model.state_dict()
     save_file({name: state[name] for name in report.loaded}, file)
     return f"{args.weights.name}, {len(report.loaded)} of {len(state)} weights"
 

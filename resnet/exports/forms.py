@@ -2,12 +2,16 @@
 
 import copy
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from resnet.costs.profiler import profile
 from resnet.errors import Refused, choose
@@ -16,14 +20,33 @@ from resnet.exports.keras import keras_source
 from resnet.exports.plan import source_reason
 from resnet.exports.pytorch import torch_source
 from resnet.nets.codes import to_json
+from resnet.nets.inputs import Inputs
 from resnet.nets.spec import NetSpec
 
-ONNX_OPSET = 18
+ONNX_OPSET, ONNX_OPSETS = 18, range(11, 24)
+DYNAMO_OPSETS = range(18, 24)  # what torch.export's way to ONNX writes; older ones take the way through TorchScript
 ONNX_BYTES = 2**31  # a protobuf message is smaller
 
 
 def _always(spec: NetSpec) -> str:
     return ""
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a file is written of; `inputs` says how images are prepared for the weights, and the classes' names."""
+
+    spec: NetSpec
+    model: nn.Module | None = None
+    inputs: Inputs | None = None
+    opset: int = ONNX_OPSET
+
+    @property
+    def given(self) -> nn.Module:
+        """The model. Refused where there is none."""
+        if self.model is None:
+            raise Refused("This file holds weights.", "no model", "one that is built or trained")
+        return self.model
 
 
 @dataclass(frozen=True)
@@ -34,20 +57,31 @@ class Exporter:
     suffix: str
     mime: str
     reading: str
-    write: Callable[[NetSpec, nn.Module | None], str | bytes]
+    write: Callable[[Content], str | bytes]
     needs_weights: bool = False
     reason: Callable[[NetSpec], str] = _always
 
 
-def export(name: str, spec: NetSpec, model: nn.Module | None = None) -> bytes:
-    """The file's content; Refused where the net cannot be written so, or where its weights are missing."""
+def export(
+    name: str,
+    spec: NetSpec,
+    model: nn.Module | None = None,
+    inputs: Inputs | None = None,
+    opset: int = ONNX_OPSET,
+) -> bytes:
+    """The file's content, with what a user of the net needs to prepare its images where `inputs` says it.
+
+    `opset` is for ONNX alone. Refused where the net cannot be written so, or where its weights are missing.
+    """
     exporter = choose("export", name, EXPORTERS)
     reason = exporter.reason(spec)
     if reason:
         raise Refused(reason, spec.name, "another export, or another net")
     if exporter.needs_weights and model is None:
         raise Refused(f"{exporter.title} holds weights.", "no model", "one that is built or trained")
-    content = exporter.write(spec, model)
+    if opset not in ONNX_OPSETS:
+        raise Refused("ONNX is written in certain opsets.", opset, f"{ONNX_OPSETS[0]} to {ONNX_OPSETS[-1]}")
+    content = exporter.write(Content(spec, model, inputs, opset))
     return content.encode() if isinstance(content, str) else content
 
 
@@ -62,25 +96,52 @@ def size_text(size: int) -> str:
     return f"{size / 1e3:,.1f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
 
 
-def onnx_file(spec: NetSpec, model: nn.Module | None) -> bytes:
-    """The net in eval mode as an ONNX model, weights inside: images (batch, C, H, W) -> logits."""
+def onnx_file(content: Content) -> bytes:
+    """The net in eval mode as an ONNX model, weights inside: images (batch, C, H, W) -> logits.
+
+    Its metadata hold the spec, and the inputs where they are known, as JSON.
+    """
+    import onnx
+
+    net = copy.deepcopy(content.given).cpu().eval()
+    images = torch.zeros(2, *content.spec.input_shape)  # of 1, torch would make a constant
+    written = _by_export if content.opset in DYNAMO_OPSETS else _by_script
+    proto = onnx.load_from_string(written(net, images, content.opset))
+    [opset] = [entry.version for entry in proto.opset_import if not entry.domain]
+    if opset != content.opset:
+        raise Refused(f"PyTorch wrote this net in opset {opset}.", content.opset, "that one")
+    onnx.helper.set_model_props(proto, _metadata(content))
+    return proto.SerializeToString()
+
+
+_NAMES: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
+
+
+def _by_export(net: nn.Module, images: Tensor, opset: int) -> bytes:
     import onnxscript  # noqa: F401  torch writes ONNX through it, and it takes seconds to import
 
-    net = copy.deepcopy(_given(model)).cpu().eval()
-    images = torch.zeros(2, *spec.input_shape)  # of 1, torch would make a constant
+    sizes = ({0: torch.export.Dim("batch")},)
     program = torch.onnx.export(
-        net,
-        (images,),
-        dynamo=True,
-        opset_version=ONNX_OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
+        net, (images,), dynamo=True, opset_version=opset, dynamic_shapes=sizes, verbose=False, **_NAMES
     )
     if program is None:
         raise Refused("PyTorch wrote no ONNX model.")
     return program.model_proto.SerializeToString()
+
+
+def _by_script(net: nn.Module, images: Tensor, opset: int) -> bytes:
+    """The older way, which PyTorch keeps for older opsets and warns of."""
+    sizes = {"images": {0: "batch"}, "logits": {0: "batch"}}
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "net.onnx"
+        torch.onnx.export(net, (images,), path, dynamo=False, opset_version=opset, dynamic_axes=sizes, **_NAMES)
+        return path.read_bytes()
+
+
+def _metadata(content: Content) -> dict[str, str]:
+    known = {"inputs": content.inputs.to_json()} if content.inputs else {}
+    return {"program": "ResNet Explorer", "spec": to_json(content.spec)} | known
 
 
 def _onnx_reason(spec: NetSpec) -> str:
@@ -88,42 +149,36 @@ def _onnx_reason(spec: NetSpec) -> str:
     return f"An ONNX file holds less than 2 GiB; {params:,} parameters take more." if 4 * params >= ONNX_BYTES else ""
 
 
-def weights_file(spec: NetSpec, model: nn.Module | None) -> bytes:
-    """The state_dict as safetensors; its metadata hold the spec as JSON and this program's name."""
-    state = {key: value.detach().cpu().contiguous() for key, value in _given(model).state_dict().items()}
-    return save(state, {"format": "pt", "program": "ResNet Explorer", "spec": to_json(spec)})
-
-
-def _given(model: nn.Module | None) -> nn.Module:
-    if model is None:
-        raise Refused("This file holds weights.", "no model", "one that is built or trained")
-    return model
+def weights_file(content: Content) -> bytes:
+    """The state_dict as safetensors; its metadata hold the spec, and the inputs where they are known, as JSON."""
+    state = {key: value.detach().cpu().contiguous() for key, value in content.given.state_dict().items()}
+    return save(state, {"format": "pt"} | _metadata(content))
 
 
 EXPORTERS: dict[str, Exporter] = {
     "pytorch": Exporter(
         "PyTorch source", ".py", "text/x-python",
         "A file that needs PyTorch only and loads this net's weights.",
-        lambda spec, model: torch_source(spec), reason=source_reason,
+        lambda c: torch_source(c.spec, c.inputs), reason=source_reason,
     ),
     "keras": Exporter(
         "Keras 3 source", ".keras.py", "text/x-python",
         "A file for Keras on TensorFlow, JAX or PyTorch; its load_torch takes this net's weights.",
-        lambda spec, model: keras_source(spec), reason=source_reason,
+        lambda c: keras_source(c.spec, c.inputs), reason=source_reason,
     ),
     "torchvision": Exporter(
         "torchvision call", ".torchvision.py", "text/x-python",
         "The call with which torchvision builds the same net.",
-        lambda spec, model: torchvision_call(spec), reason=torchvision_reason,
+        lambda c: torchvision_call(c.spec), reason=torchvision_reason,
     ),
     "timm": Exporter(
         "timm call", ".timm.py", "text/x-python",
         "The call with which timm builds the same net.",
-        lambda spec, model: timm_call(spec), reason=timm_reason,
+        lambda c: timm_call(c.spec), reason=timm_reason,
     ),
     "onnx": Exporter(
         "ONNX", ".onnx", "application/octet-stream",
-        f"The net in eval mode with its weights, for any batch size, opset {ONNX_OPSET}; a deep net takes minutes.",
+        "The net in eval mode with its weights, for any batch size; a deep net takes minutes.",
         onnx_file, needs_weights=True, reason=_onnx_reason,
     ),
     "weights": Exporter(
@@ -134,16 +189,16 @@ EXPORTERS: dict[str, Exporter] = {
     "spec": Exporter(
         "Description (JSON)", ".json", "application/json",
         "All that this program needs to build the net again.",
-        lambda spec, model: to_json(spec),
+        lambda c: to_json(c.spec),
     ),
     "layers": Exporter(
         "Layer table (CSV)", ".layers.csv", "text/csv",
         "One row per layer: shape, parameters, multiply-adds, receptive field.",
-        lambda spec, model: profile(spec).layers().to_csv(index=False),
+        lambda c: profile(c.spec).layers().to_csv(index=False),
     ),
     "stages": Exporter(
         "Stage table (CSV)", ".stages.csv", "text/csv",
         "One row per stage: its last shape, and sums of the costs.",
-        lambda spec, model: profile(spec).stages().to_csv(index=False),
+        lambda c: profile(c.spec).stages().to_csv(index=False),
     ),
 }  # fmt: skip

@@ -26,7 +26,9 @@ from resnet.exports.plan import (
     stage_table,
     stem_layers,
 )
+from resnet.exports.preparing import keras_prepare
 from resnet.nets.blocks import BLOCKS
+from resnet.nets.inputs import Inputs
 from resnet.nets.kinds import STEMS
 from resnet.nets.model import block_plans
 from resnet.nets.spec import NetSpec
@@ -48,9 +50,14 @@ class SkipInit(layers.Layer):
     def call(self, x):
         return x * self.alpha
 '''
-_LOAD = '''def load_torch(model, weights):
-    """Copy the arrays of a PyTorch state_dict by name, as safetensors.numpy.load_file reads them from a file."""
-    arrays = {{key.replace(".", "_"): array for key, array in weights.items()}}
+_LOAD = '''def to_numpy(value):
+    """An array as it is, and a tensor as one, also one on a GPU or in bfloat16."""
+    return value.detach().float().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+
+
+def load_torch(model, weights):
+    """Copy a PyTorch state_dict by name: tensors, or arrays as safetensors.numpy.load_file reads them from a file."""
+    arrays = {{key.replace(".", "_"): to_numpy(value) for key, value in weights.items()}}
     for layer in model.layers:
         if layer.weights:
             keys = [f"{{layer.name}}_{{name}}" for name in {names}]
@@ -59,14 +66,18 @@ _LOAD = '''def load_torch(model, weights):
 '''
 
 
-def keras_source(spec: NetSpec) -> str:
-    """A Python file with `build()`, the functional model, and `load_torch(model, weights)` for our state_dict."""
+def keras_source(spec: NetSpec, inputs: Inputs | None = None) -> str:
+    """A Python file with `build()`, the functional model, and `load_torch(model, weights)` for our state_dict.
+
+    With `inputs` it has a function `prepare` for the images, and the classes' names.
+    """
     imports = ["import math", ""] if len(group_counts(spec)) > 1 else []
     imports += ["import keras", "import numpy as np", f"from keras import layers{', ops' if _uses_ops(spec) else ''}"]
     normal = 'HE_NORMAL = keras.initializers.VarianceScaling(2, "fan_in", "untruncated_normal")  # arXiv 1502.01852'
     head = "\n".join([f'"""{header(spec)}\n{_counts(spec)}\n"""\n', *imports, "", normal, stage_table(spec), ""])
     load = _LOAD.format(names=_weight_names(spec))
-    return "\n\n".join([head, *_helpers(spec), _block(spec), _build(spec), load, _main(spec)])
+    prepare = keras_prepare(spec, inputs) if inputs else []
+    return "\n\n".join([head, *_helpers(spec), _block(spec), _build(spec), load, *prepare, _main(spec)])
 
 
 def _uses_ops(spec: NetSpec) -> bool:

@@ -22,7 +22,9 @@ from resnet.exports.plan import (
     stage_table,
     stem_layers,
 )
+from resnet.exports.preparing import torch_prepare
 from resnet.nets.blocks import BLOCKS
+from resnet.nets.inputs import Inputs
 from resnet.nets.layers import ACTIVATIONS
 from resnet.nets.spec import NetSpec
 
@@ -55,8 +57,11 @@ _DROP = '''class DropBranch(nn.Module):
 '''
 
 
-def torch_source(spec: NetSpec) -> str:
-    """A Python file whose class ResNet (PlainNet without shortcuts) loads our weights strictly."""
+def torch_source(spec: NetSpec, inputs: Inputs | None = None) -> str:
+    """A Python file whose class ResNet (PlainNet without shortcuts) loads our weights strictly.
+
+    With `inputs` it has a function `prepare` for the images, and the classes' names.
+    """
     imports = ["import torch", "from torch import Tensor, nn"]
     if "A" in stage_kinds(spec):
         imports.append("from torch.nn import functional as F")
@@ -64,7 +69,8 @@ def torch_source(spec: NetSpec) -> str:
         imports = ["import math", "", *imports]
     text = f"{header(spec)}\nPyTorch only. The state_dict has torchvision's names."
     head = "\n".join([f'"""{text}\n"""\n', *imports, "", stage_table(spec), ""])
-    return "\n\n".join([head, *_helpers(spec), _block(spec), _net(spec), _main(spec)])
+    prepare = torch_prepare(spec, inputs) if inputs else []
+    return "\n\n".join([head, *_helpers(spec), _block(spec), _net(spec), *prepare, _main(spec)])
 
 
 def _helpers(spec: NetSpec) -> Iterator[str]:

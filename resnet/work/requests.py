@@ -16,7 +16,7 @@ from resnet.costs.budget import Budget, Fit, search
 from resnet.costs.memory import measure_peak
 from resnet.costs.speed import Latency, latencies, rooflines
 from resnet.data import dataset as datasets
-from resnet.exports.forms import export
+from resnet.exports.forms import ONNX_OPSET, export
 from resnet.nets.inputs import Inputs
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
@@ -316,6 +316,7 @@ class Exported:
     spec: NetSpec
     weights: Weights
     folder: str
+    opset: int = ONNX_OPSET
     alone = False
 
     def cost(self) -> Cost:
@@ -326,9 +327,9 @@ class Exported:
 
     def run(self) -> Work:
         yield Progress(0.0, "Writing the file …")
-        model = Model(self.spec, self.weights).open().model
+        model, _, inputs = Model(self.spec, self.weights).open()
         with torch.no_grad():
-            return spool.put(Path(self.folder), export(self.form, self.spec, model))
+            return spool.put(Path(self.folder), export(self.form, self.spec, model, inputs, self.opset))
 
 
 def _loading(spec: NetSpec) -> Cost:

@@ -4,15 +4,22 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
+import torch
 from pandas.testing import assert_frame_equal
 from PIL import Image
+from safetensors.torch import load_file
 
 import resnet
 from pages.ui import cached
 from resnet.cli.main import main
 from resnet.data.photos import open_photo, photo_batch
+from resnet.nets.inputs import Inputs
+from resnet.runs import process
+from resnet.runs import store as runs
+from resnet.runs.jobs import Status
 from resnet.runs.store import Run
 from resnet.work.requests import Answers, Gradients, Maps, Picture, RunGradients
 from resnet.work.weights import Model, Weights
@@ -108,6 +115,48 @@ def test_a_map_as_a_picture_is_white_at_its_largest_value(run: Run, photo: Path,
     assert grey.shape == values.shape == (8, 8)
     assert grey.max() == 255
     assert np.abs(grey - 255 * values / values.max()).max() <= 0.5001
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_a_trained_run_is_exported_with_all_that_its_user_needs(run: Run, tmp_path: Path, opset: int) -> None:
+    out = tmp_path / "net.onnx"
+    assert main(["export", "onnx", "--run", run.id, "--opset", str(opset), "--out", str(out)]) == 0
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    inputs = Inputs.from_json(session.get_modelmeta().custom_metadata_map["inputs"])
+    opened = resnet.open_run(resnet.find(run.id))
+    assert inputs.class_names == opened.class_names
+    pixels = torch.from_numpy(np.random.default_rng(2).integers(0, 256, (2, 3, 8, 8), np.uint8))
+    mean, std = (torch.tensor(values) for values in (inputs.mean, inputs.std))
+    by_hand = (pixels / 255 - mean.reshape(3, *mean.shape[1:] or (1, 1))) / std.reshape(3, *std.shape[1:] or (1, 1))
+    (logits,) = session.run(["logits"], {"images": by_hand.numpy()})
+    with torch.no_grad():
+        expected = opened.model.eval()(opened.prepare(pixels)).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [["onnx"], [TINY_CODE, "onnx", "--run", "some-run"]], ids=["neither", "both"])
+def test_export_takes_a_net_or_a_run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", *arguments]) == 2
+    assert capsys.readouterr().err.startswith("Export takes a net, or a run.")
+
+
+def test_a_training_begins_with_the_weights_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(process, "start", lambda *found: [each.write_status(Status("finished")) for each in found])
+    net = dataclasses.replace(resnet.from_code(TINY_CODE), classes=7)
+    state = resnet.build(net, seed=4).state_dict()
+    torch.save({"net": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "some.pth")
+    asked = ["train", "--net", TINY_CODE, "--data", "tiny.npz", "--twin", "--weights", str(tmp_path / "some.pth")]
+    assert main(asked) == 2
+    assert "--partial loads what fits" in capsys.readouterr().err
+    assert main([*asked, "--partial"]) == 0
+    assert "30 of 32 weights were loaded" in capsys.readouterr().err
+    residual, plain = sorted(runs.all_runs(), key=lambda each: each.job.net.plain)
+    assert (residual.job.start, plain.job.start) == ("some.pth, 30 of 32 weights", "")
+    begun = load_file(residual.path / "start.safetensors")
+    assert begun.keys() == state.keys() - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, state[name]) for name, value in begun.items())
 
 
 WRONG = {

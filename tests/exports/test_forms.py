@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,15 +20,18 @@ from safetensors.torch import load
 from torch import Tensor
 
 import resnet.exports.plan
+from resnet.data.dataset import normalise
 from resnet.errors import Refused
 from resnet.exports.forms import EXPORTERS, export, file_name
 from resnet.exports.plan import costs
 from resnet.nets.blocks import BLOCKS, SHORTCUTS
 from resnet.nets.codes import from_json
+from resnet.nets.inputs import Inputs
 from resnet.nets.kinds import STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS
 from resnet.nets.model import ResNet, build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin, with_output_stride
+from resnet.zoo.weights import read
 from tests.support.export_process import Worker, worker
 from tests.support.export_worker import loaded, observe, shapes_of
 from tests.support.strategies import net_specs
@@ -254,3 +258,34 @@ def test_what_no_source_is_written_for_is_refused(field: str, monkeypatch: pytes
     for kind in ("pytorch", "keras"):
         with pytest.raises(Refused, match=f"No source code is written yet for {field}"):
             export(kind, PRESETS["ResNet-20"])
+
+
+# What a user needs to run the net
+
+NAMES = ("cat", 'do"g', "'''", """\"\"\"\nimport os""", "caf\udce9", "\u202eowl", *"ghij")
+BY_CHANNEL = Inputs((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), NAMES)
+BY_PIXEL = Inputs(
+    tuple(tuple(tuple((c + 8 * y + x) / 99 for x in range(8)) for y in range(8)) for c in range(3)),
+    (1.0, 1.0, 1.0),
+    NAMES,
+)
+
+
+@pytest.mark.parametrize("inputs", [BY_CHANNEL, BY_PIXEL], ids=["by channel", "by pixel"])
+def test_the_pytorch_source_prepares_images_as_in_training(inputs: Inputs, tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_bytes(export("pytorch", replace(PRESETS["ResNet-20"], image_size=8), inputs=inputs))
+    code = runpy.run_path(str(path))
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    expected = normalise(images, torch.tensor(inputs.mean), torch.tensor(inputs.std))
+    torch.testing.assert_close(code["prepare"](images), expected)
+    assert (code["CLASS_NAMES"], code["IMAGE_SIZE"]) == (NAMES, 8)
+
+
+def test_weights_say_how_images_are_prepared(tmp_path: Path) -> None:
+    content = export("weights", PRESETS["ResNet-20"], build(PRESETS["ResNet-20"]), BY_CHANNEL)
+    (tmp_path / "net.safetensors").write_bytes(content)
+    with safe_open(tmp_path / "net.safetensors", "pt") as file:
+        assert Inputs.from_json(file.metadata()["inputs"]) == BY_CHANNEL
+    assert read(content).inputs == BY_CHANNEL
+    assert read(content).spec == PRESETS["ResNet-20"]

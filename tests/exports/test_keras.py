@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from resnet.data.dataset import normalise
 from resnet.exports.forms import export
 from resnet.exports.plan import costs
+from resnet.nets.inputs import Inputs
 from resnet.nets.model import build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin
-from tests.exports.test_forms import MIXED, ODD, check_starts, small
+from tests.exports.test_forms import BY_CHANNEL, BY_PIXEL, MIXED, ODD, check_starts, small
 from tests.support.export_process import Worker, worker
-from tests.support.export_worker import images, loaded, shapes_of
+from tests.support.export_worker import images, loaded, pixels, shapes_of
 
 SHALLOW = ["ResNet-20", "ResNet-18", "ResNet-50", "ResNet-50 Keras listing", "ResNet-50-D", "Pre-ResNet-50",
            "SE-ResNet-50", "ResNet-50 GN", "ResNeXt-50 32x4d", "ResNet3D-18", "ResNet3D-10 volume",
@@ -82,6 +84,19 @@ def check_outputs(spec: NetSpec, model: nn.Module, reply: dict[str, Any]) -> Non
     for key, logits in expected.items():
         error = (torch.tensor(reply[key]) - logits).abs().max().item()
         assert error <= 1e-4 * max(1.0, logits.abs().max().item()), key
+
+
+@pytest.mark.parametrize("inputs", [BY_CHANNEL, BY_PIXEL], ids=["by channel", "by pixel"])
+def test_the_source_prepares_images_as_in_training(keras_process: Worker, inputs: Inputs) -> None:
+    spec = replace(NETS["ResNet-20"], image_size=8)
+    model, shape = loaded(build(spec, device="meta")), [2, *spec.input_shape]
+    reply = keras_process.ask(
+        "keras", export("keras", spec, inputs=inputs), shapes=shapes_of(model), shape=shape, saved=""
+    )
+    images = torch.from_numpy(pixels(shape)).movedim(-1, 1)
+    expected = normalise(images, torch.tensor(inputs.mean), torch.tensor(inputs.std)).movedim(1, -1)
+    torch.testing.assert_close(torch.tensor(reply["prepared"]), expected)
+    assert reply["classes"] == list(inputs.class_names)
 
 
 def test_the_full_preset_in_keras_counts() -> None:

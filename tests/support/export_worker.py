@@ -39,6 +39,12 @@ def images(shape: Sequence[int]) -> Tensor:
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(9))
 
 
+def pixels(shape: Sequence[int]) -> Any:
+    """uint8, channels last."""
+    drawn = torch.randint(0, 256, tuple(shape), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    return drawn.movedim(1, -1).numpy()
+
+
 def shapes_of(model: torch.nn.Module) -> dict[str, list[int]]:
     return {key: list(value.shape) for key, value in model.state_dict().items()}
 
@@ -99,7 +105,8 @@ def run_keras(source: str, shapes: Shapes, shape: Sequence[int], saved: str) -> 
     keras.utils.set_random_seed(1)
     model = code["build"]()
     starts = {name: spread(keras.ops.convert_to_tensor(w)) for name, w in keras_weights(model)}
-    code["load_torch"](model, {key: value.numpy() for key, value in fill(shapes).items()})
+    weights = fill(shapes)
+    code["load_torch"](model, weights if saved else {key: value.numpy() for key, value in weights.items()})
     if saved:
         model.save(saved)
         model = keras.models.load_model(saved)
@@ -108,7 +115,10 @@ def run_keras(source: str, shapes: Shapes, shape: Sequence[int], saved: str) -> 
     for layer in model.layers:
         if layer.name.startswith("layer"):
             stages[layer.name.split("_")[0]] = list(layer.output.shape[1:])
+    prepared = code["prepare"](pixels(shape)).tolist() if "prepare" in code else []
     return {
+        "prepared": prepared,
+        "classes": code.get("CLASS_NAMES"),
         "starts": starts,
         "params": model.count_params(),
         "trainable": sum(math.prod(w.shape) for w in model.trainable_weights),
