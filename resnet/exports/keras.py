@@ -50,14 +50,10 @@ class SkipInit(layers.Layer):
     def call(self, x):
         return x * self.alpha
 '''
-_LOAD = '''def to_numpy(value):
-    """An array as it is, and a tensor as one, also one on a GPU or in bfloat16."""
-    return value.detach().float().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-
-
-def load_torch(model, weights):
+_LOAD = '''def load_torch(model, weights):
     """Copy a PyTorch state_dict by name: tensors, or arrays as safetensors.numpy.load_file reads them from a file."""
-    arrays = {{key.replace(".", "_"): to_numpy(value) for key, value in weights.items()}}
+    arrays = {{key.replace(".", "_"): value for key, value in weights.items()}}
+    arrays = {{key: a.detach().float().cpu().numpy() if hasattr(a, "detach") else a for key, a in arrays.items()}}
     for layer in model.layers:
         if layer.weights:
             keys = [f"{{layer.name}}_{{name}}" for name in {names}]
@@ -67,10 +63,7 @@ def load_torch(model, weights):
 
 
 def keras_source(spec: NetSpec, inputs: Inputs | None = None) -> str:
-    """A Python file with `build()`, the functional model, and `load_torch(model, weights)` for our state_dict.
-
-    With `inputs` it has a function `prepare` for the images, and the classes' names.
-    """
+    """A Python file with `build()`, the functional model, `load_torch(model, weights)`, and `prepare` for `inputs`."""
     imports = ["import math", ""] if len(group_counts(spec)) > 1 else []
     imports += ["import keras", "import numpy as np", f"from keras import layers{', ops' if _uses_ops(spec) else ''}"]
     normal = 'HE_NORMAL = keras.initializers.VarianceScaling(2, "fan_in", "untruncated_normal")  # arXiv 1502.01852'
