@@ -78,7 +78,7 @@ def nets_field() -> list[Shown]:
     """Any net, and at will a run beside it: its twin, if it has one, until the visitor chooses."""
     found = {run.id: run for run in runs.trained()}
     labels = {name: run_label(run) for name, run in found.items()}
-    name = st.selectbox("Net", [*found, OTHER], key="saliency.first", format_func=lambda n: labels.get(n, n))
+    name = st.selectbox("Trained net", [*found, OTHER], key="saliency.first", format_func=lambda n: labels.get(n, n))
     first = of_run(found[name]) if name in found else of_weights()
     if first is None:
         return []

@@ -41,7 +41,7 @@ HEADS = {
     ),
     "saliency": Head(
         ":material/visibility:",
-        "Two nets, one picture: which pixels made each of them say what it says?",
+        "One picture, one net or two: which pixels made each of them say what it says?",
     ),
 }
 

@@ -19,7 +19,7 @@ from resnet.work.weights import Weights, of_run
 from resnet.zoo.fitting import Report
 from resnet.zoo.hub import download, offered
 
-UNTRAINED, FILE = "untrained, seed 0", "my own file"
+UNTRAINED, DRAWN, FILE = "untrained, seed 0", "drawn anew, by the seed", "my own file"
 
 
 class Chosen(NamedTuple):
@@ -33,13 +33,14 @@ class Chosen(NamedTuple):
 def field(spec: NetSpec, key: str, fixed: bool = False) -> Chosen | None:
     """The chosen weights for the net; None before there are any.
 
-    `fixed`: the net's classes and channels are given, so that weights of the same net with others are loaded in part.
+    `fixed`: for a training, where the data give classes and channels, so that weights for others are loaded in part.
     """
     trained = {f"run {run.id}": of_run(run) for run in runs.trained() if _alike(run.job.net, spec)}
     theirs = {f"torchvision's {version}": Weights("torchvision", version) for version in _offered(spec)}
-    chosen = st.selectbox("Weights", [UNTRAINED, *trained, *theirs, FILE], key=key)
-    if chosen == UNTRAINED:
-        return Chosen(Weights("seed", "0"), None, UNTRAINED)
+    label, none = ("Weights to begin with", DRAWN) if fixed else ("Weights", UNTRAINED)
+    chosen = st.selectbox(label, [none, *trained, *theirs, FILE], key=key)
+    if chosen == none:
+        return Chosen(Weights("seed", "0"), None, none)
     with widgets.show_errors(Refused):
         if chosen in theirs and not _downloaded(spec, theirs[chosen].name):
             return None
