@@ -10,6 +10,7 @@ from pages.ui import live, pretrained, state, widgets, work
 from pages.ui.cached import DataInfo, data_info, explainable_layers, look, photo_pixels, sample_pixels, samples
 from resnet.attribution.methods import METHODS, common_scale
 from resnet.data import dataset as data
+from resnet.data.formats import PHOTO_TYPES
 from resnet.errors import Refused
 from resnet.limits import PHOTO_MB
 from resnet.nets.spec import cifar, twins
@@ -95,7 +96,7 @@ def picture_field(shown: list[Shown]) -> list[np.ndarray] | None:
     """The chosen picture as each net sees it, None before there is one. Refused for a file that is none."""
     sizes = [(net.model.spec.image_size, net.model.spec.in_channels) for net in shown]
     if widgets.choice("Picture", ("Sample", "Upload"), "saliency.kind") == "Upload":
-        file = st.file_uploader("A photo: PNG, JPEG or WebP", key="saliency.file", max_upload_size=PHOTO_MB)
+        file = st.file_uploader(f"A photo: {PHOTO_TYPES}", key="saliency.file", max_upload_size=PHOTO_MB)
         return None if file is None else [photo_pixels(file.getvalue(), *size) for size in sizes]
     images, labels, names = sample_field(shown[0].run)
     label = st.selectbox("Class", np.unique(labels).tolist(), key="saliency.class", format_func=lambda i: names[i])

@@ -3,6 +3,8 @@
 import re
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import BinaryIO
 
@@ -11,22 +13,21 @@ import torch
 from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from resnet.data.colours import opaque_rgb
+from resnet.data.formats import RAW_PHOTO, READERS, format_of, not_a_photo
 from resnet.errors import Refused
 
-MAX_PIXELS, MIN_SIDE = 64_000_000, 8
+MIN_SIDE = 8
+START = 1024  # bytes by which a file is told from others
+MAX_PIXELS = 64_000_000  # decoded; the measured peak of it all is 0.5 to 1.3 GB (WebP with transparency)
+MAX_JPEG = 256_000_000  # of one that is decoded small: 50 MB at 200 megapixels
+MAX_COEFFICIENTS = 1_000_000_000  # bytes that a JPEG in several scans (a progressive one) keeps until the last scan
+MAX_SCANS = 100  # each goes over all pixels; encoders write 10 or so
 
-# Pillow's readers themselves: Image.open would raise or warn about a bomb before we can name the picture's size.
-READERS: dict[bytes, type[ImageFile]] = {
-    b"\x89PNG": PngImageFile,
-    b"\xff\xd8\xff": JpegImageFile,
-    b"RIFF": WebPImageFile,
-}
-
-# All that Pillow raises on damaged files (found by cutting and flipping bytes of real ones).
+# All that the readers raise on damaged files (found by cutting and flipping bytes of real ones).
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -36,85 +37,126 @@ _DAMAGED = (
     LookupError,
     AttributeError,
     OverflowError,
+    RuntimeError,
     struct.error,
+    zlib.error,
 )
+_BOMBS = Image.DecompressionBombError, Image.DecompressionBombWarning  # Pillow's own check, inside some readers
+DNG_VERSION, SUBFILE_TYPE, TILE_WIDTH, TILE_LENGTH = 50706, 254, 322, 323  # tags of TIFF
+_MARKER = re.compile(rb"\xff+([^\0\xff\xd0-\xd7])")  # of JPEG; the others belong to the pixels
 
 
 def open_photo(raw: bytes, at_least: int = 2048) -> Image.Image:
-    """A PNG, JPEG or WebP as an upright RGB image, transparency over white; Refused for any other bytes.
+    """A picture of one of PHOTO_TYPES as an upright sRGB image, transparency over white; Refused for any other bytes.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (much faster) where both sides stay `at_least` pixels long.
+    `image.info["notes"]` has a sentence on each thing that was changed or left out.
     """
-    try:
-        image = _reader(raw)(BytesIO(raw))
-        _check_size(*image.size)
-        image.draft(None, (at_least, at_least))  # only JPEG obeys it
+    with _refusing(format_of(raw)) as reader:
+        image = reader(BytesIO(raw))
+        _check_header(image)
+        if isinstance(image, JpegImageFile):
+            _check_scans(image, _scans(raw))
+        image.draft(None, (at_least, at_least))  # JPEG obeys it, and HEIC where it has a smaller copy
+        _check_pixels(image.size, MAX_PIXELS)
         image.load()
-        return _flatten(_upright(image))
-    except Refused:
-        raise
-    except Image.DecompressionBombError as error:  # Pillow's own check inside the WebP reader
-        pixels = max(map(int, re.findall(r"\d+", str(error))), default=MAX_PIXELS)
-        raise _too_large(f"{pixels / 1e6:,.0f} megapixels") from None
-    except MemoryError:
-        raise Refused("This picture does not fit into memory. Make it smaller.") from None
-    except (*_DAMAGED, zlib.error) as error:
-        raise Refused(f"This picture is damaged or cut off ({error}). Save or upload it again.") from None
+        _turn_upright(image)
+        photo, notes = opaque_rgb(image)
+        photo.info = {"notes": (*notes, *_other_frames(image))}
+    return photo
 
 
 def check_header(file: BinaryIO) -> None:
-    """Refused where the start of a file is no picture's or damaged; its pixels are not read."""
-    reader = _reader(file.read(16))
+    """Refused where a file is no picture, or by its start is damaged or too large; its pixels are not read."""
+    name = format_of(file.read(START))
     file.seek(0)
+    with _refusing(name) as reader:
+        _check_header(reader(file))
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[type[ImageFile]]:
+    """The reader of that name; whatever it or Pillow raises becomes a Refused."""
     try:
-        _check_size(*reader(file).size)
+        yield READERS[name]
     except Refused:
         raise
-    except (*_DAMAGED, zlib.error, Image.DecompressionBombError) as error:
-        raise Refused(f"This picture is damaged or cut off ({error}). Save or upload it again.") from None
+    except _BOMBS as error:
+        pixels = max(map(int, re.findall(r"\d+", str(error))), default=MAX_PIXELS)
+        raise _too_large(MAX_PIXELS, f"{pixels / 1e6:,.0f} megapixels") from None
+    except MemoryError:
+        raise Refused("This picture does not fit into memory. Make it smaller.") from None
+    except _DAMAGED as error:
+        what = f"This {name} is damaged or cut off, or of a kind that is not read ({error})."
+        raise Refused(f"{what} Save it again, or as PNG or JPEG.") from None
 
 
-def _reader(raw: bytes) -> type[ImageFile]:
-    if not raw:
-        raise Refused("This file is empty (0 bytes).", choices="a PNG, JPEG or WebP picture")
-    for magic, reader in READERS.items():
-        if raw.startswith(magic):
-            return reader
-    raise Refused(f"This is not a PNG, JPEG or WebP picture: it starts with {raw[:12]!r}. Save it in one of these.")
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise _too_large(f"{width:,} x {height:,} pixels")
-    if min(width, height) < MIN_SIDE:
+def _check_header(image: ImageFile) -> None:
+    """Before anything is decoded."""
+    _check_pixels(image.size, MAX_JPEG if isinstance(image, JpegImageFile) else MAX_PIXELS)
+    if min(image.size) < MIN_SIDE:
         rule = f"A picture must have at least {MIN_SIDE} x {MIN_SIDE} pixels."
-        raise Refused(rule, f"{width} x {height}", "a larger one")
+        raise Refused(rule, f"{image.width} x {image.height}", "a larger one")
+    if isinstance(image, TiffImageFile):
+        if DNG_VERSION in image.tag_v2 or image.tag_v2.get(SUBFILE_TYPE, 0) & 1:  # the first image is a preview
+            raise not_a_photo(RAW_PHOTO)
+        across, down = (int(image.tag_v2.get(tag, 0)) for tag in (TILE_WIDTH, TILE_LENGTH))
+        _check_pixels((across, down), MAX_PIXELS)
 
 
-def _too_large(received: str) -> Refused:
-    return Refused(f"A picture may have up to {MAX_PIXELS // 1_000_000} megapixels.", received, "a smaller one")
+def _scans(raw: bytes) -> int:
+    """How often a JPEG's pixels are gone over, MAX_SCANS + 1 at most."""
+    at, scans = 2, 0
+    while scans <= MAX_SCANS and (found := _MARKER.search(raw, at)) and found[1] != b"\xd9":
+        scans += found[1] == b"\xda"
+        at = found.end() + int.from_bytes(raw[found.end() : found.end() + 2])
+    return scans
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except (*_DAMAGED, zlib.error):  # a broken EXIF block says nothing, the pixels are fine
-        return image
+def _check_scans(image: JpegImageFile, scans: int) -> None:
+    if scans > MAX_SCANS:
+        raise Refused(f"A JPEG may have up to {MAX_SCANS} scans. Save it again, not as a progressive one.")
+    sampled = [(across, down) for _, across, down, _ in image.layer]
+    finest = max(across for across, _ in sampled) * max(down for _, down in sampled)
+    needed = 2 * image.width * image.height * sum(across * down for across, down in sampled) // finest
+    if scans > 1 and needed > MAX_COEFFICIENTS:
+        rule = f"A progressive JPEG may take up to {MAX_COEFFICIENTS / 1e9:.0f} GB to decode."
+        raise Refused(rule, f"{needed / 1e9:.1f} GB", "a smaller one, or save it not as a progressive one")
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits: Pillow would clip at 255 instead of scaling
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+def _check_pixels(size: tuple[int, int], most: int) -> None:
+    if size[0] * size[1] > most:
+        raise _too_large(most, f"{size[0]:,} x {size[1]:,} pixels")
+
+
+def _too_large(most: int, received: str) -> Refused:
+    return Refused(f"A picture may have up to {most // 1_000_000} megapixels.", received, "a smaller one")
+
+
+def _turn_upright(image: ImageFile) -> None:
+    with suppress(*_DAMAGED):  # a broken EXIF block says nothing, the pixels are fine
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _other_frames(image: ImageFile) -> tuple[str, ...]:
+    frames = 1
+    with suppress(*_DAMAGED):  # what follows the first frame may be damaged
+        frames = getattr(image, "n_frames", 1)
+    return (f"The first of its {frames:,} pictures was taken.",) if frames > 1 else ()
 
 
 def picture_pixels(picture: np.ndarray, size: int, channels: int) -> Tensor:
-    """A picture (S, S, C) uint8 as `photo_batch` gives a photo, but uint8 (channels, size, size)."""
-    return photo_batch(Image.fromarray(picture.squeeze()), size, channels)[0]
+    """A picture (S, S, C) uint8 as `photo_batch` gives a photo, but uint8 (channels, size, size); C may be any."""
+    if picture.shape[-1] in (1, 3):
+        return photo_batch(picture_image(picture), size, channels)[0]
+    if picture.shape[-1] != channels:
+        raise Refused(f"This net takes pictures with {channels} channels.", picture.shape[-1])
+    return torch.cat([photo_batch(Image.fromarray(band), size, 1)[0] for band in np.moveaxis(picture, -1, 0)])
+
+
+def picture_image(picture: np.ndarray) -> Image.Image:
+    """A picture (S, S, C) uint8 to look at: the first three of its channels as RGB, or the first as grey."""
+    return Image.fromarray(picture[..., :3] if picture.shape[-1] > 2 else np.ascontiguousarray(picture[..., 0]))
 
 
 def photo_batch(image: Image.Image, size: int, channels: int = 3) -> Tensor:

@@ -6,9 +6,9 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from resnet.data.formats import SUFFIXES
 from resnet.errors import Refused
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 LITTER = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}  # what systems leave in folders, beside names with a dot
 ANNOTATIONS = "annotations.txt"  # Tiny-ImageNet's val_annotations.txt: a line for each picture
 MAX_ANNOTATIONS = 256 * 2**20  # bytes of it
