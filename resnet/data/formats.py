@@ -108,4 +108,4 @@ def _by_eye(raw: bytes) -> str:
         return "an SVG drawing"
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page (HTML)"
-    return "text" if start and all(byte >= 32 or byte in b"\t\r\n" for byte in start) else ""
+    return "text" if start and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start) else ""

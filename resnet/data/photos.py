@@ -43,6 +43,7 @@ _DAMAGED = (
 )
 _BOMBS = Image.DecompressionBombError, Image.DecompressionBombWarning  # Pillow's own check, inside some readers
 DNG_VERSION, SUBFILE_TYPE, TILE_WIDTH, TILE_LENGTH = 50706, 254, 322, 323  # tags of TIFF
+_EXTENT = re.compile(rb"ispe\0{4}(.{4})(.{4})", re.DOTALL)  # of AVIF and HEIC
 _MARKER = re.compile(rb"\xff+([^\0\xff\xd0-\xd7])")  # of JPEG; the others belong to the pixels
 
 
@@ -52,7 +53,10 @@ def open_photo(raw: bytes, at_least: int = 2048) -> Image.Image:
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (much faster) where both sides stay `at_least` pixels long.
     `image.info["notes"]` has a sentence on each thing that was changed or left out.
     """
-    with _refusing(format_of(raw)) as reader:
+    name = format_of(raw)
+    with _refusing(name) as reader:
+        if name in ("AVIF", "HEIC"):
+            _check_boxes(raw)
         image = reader(BytesIO(raw))
         _check_header(image)
         if isinstance(image, JpegImageFile):
@@ -87,7 +91,8 @@ def _refusing(name: str) -> Iterator[type[ImageFile]]:
     except MemoryError:
         raise Refused("This picture does not fit into memory. Make it smaller.") from None
     except _DAMAGED as error:
-        what = f"This {name} is damaged or cut off, or of a kind that is not read ({error})."
+        why = " ".join(str(error).split())
+        what = f"This {name} is damaged or cut off, or of a kind that is not read ({why})."
         raise Refused(f"{what} Save it again, or as PNG or JPEG.") from None
 
 
@@ -102,6 +107,12 @@ def _check_header(image: ImageFile) -> None:
             raise not_a_photo(RAW_PHOTO)
         across, down = (int(image.tag_v2.get(tag, 0)) for tag in (TILE_WIDTH, TILE_LENGTH))
         _check_pixels((across, down), MAX_PIXELS)
+
+
+def _check_boxes(raw: bytes) -> None:
+    """The size of the picture may be that of a small cut from a large one; each says its size in an `ispe` box."""
+    for box in _EXTENT.finditer(raw):
+        _check_pixels((int.from_bytes(box[1]), int.from_bytes(box[2])), MAX_PIXELS)
 
 
 def _scans(raw: bytes) -> int:

@@ -24,5 +24,5 @@ def to_bytes(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]
     step = max(1, CHUNK // max(1, values[:1].size))
     for at in range(0, len(values) if high > low else 0, step):
         share = (values[at : at + step].astype(np.float64) - low) / (high - low)
-        out[at : at + step] = (np.nan_to_num(share) * 255).clip(0, 255).round()
+        out[at : at + step] = (np.nan_to_num(share.clip(0, 1)) * 255).round()
     return out

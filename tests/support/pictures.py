@@ -1,5 +1,6 @@
 """Data sets that the tests write: arrays, .npz files and folders of pictures."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,32 @@ def write_zoo(root: Path) -> Path:
 def paint(path: Path, colour: tuple[int, int, int] = (9, 9, 9), size: tuple[int, int] = (40, 30)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
+
+
+P3_GAMMA = 2.2
+P3_TO_XYZ = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])  # D50
+
+
+def profile(space: bytes, curves: dict[bytes, float], to_xyz: np.ndarray | None = None) -> bytes:
+    """An ICC profile (version 2.4) of a screen: a gamma for each curve, the primaries as columns of `to_xyz`."""
+    tags = {name: b"curv\0\0\0\0" + struct.pack(">IH2x", 1, round(gamma * 256)) for name, gamma in curves.items()}
+    tags |= {
+        b"wtpt": _xyz(0.9642, 1, 0.8249),
+        b"cprt": b"text\0\0\0\0me\0\0",
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I84x", 1),
+    }
+    if to_xyz is not None:
+        tags |= {name + b"XYZ": _xyz(*column) for name, column in zip((b"r", b"g", b"b"), to_xyz.T, strict=True)}
+    table, body, start = b"", b"", 132 + 12 * len(tags)
+    for name, data in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(data))
+        body += data
+    head = struct.pack(">I4xI4s4s4s12x4s28x", start + len(body), 0x02400000, b"mntr", space, b"XYZ ", b"acsp")
+    return (head + _xyz(0.9642, 1, 0.8249)[8:]).ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def _xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+
+P3 = profile(b"RGB ", {b"rTRC": P3_GAMMA, b"gTRC": P3_GAMMA, b"bTRC": P3_GAMMA}, P3_TO_XYZ)  # as phones' photos
