@@ -2,6 +2,7 @@
 
 import functools
 import lzma
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,14 +12,34 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from resnet.data.arrays import Axes, axes, pixels
+from resnet.data.labels import classes
 from resnet.data.sizes import check_bytes, check_size
 from resnet.errors import Refused
 
-MAX_CLASSES = 100_000  # as in NetSpec
-NEEDED = ("train_images", "train_labels", "test_images", "test_labels")
-OPTIONAL = ("class_names", "source", "train_masks", "test_masks")
+PARTS = {
+    "train": ("train", "training", "tr"),
+    "test": ("test", "testing", "te"),
+    "val": ("val", "valid", "validation", "dev"),
+    "all": ("",),
+}
+THINGS = {
+    "images": ("images", "image", "imgs", "img", "pictures", "x", "data", "inputs", "features"),
+    "labels": ("labels", "label", "y", "targets", "target"),
+    "masks": ("masks", "mask"),
+}
+ROLES = {  # by a key's letters alone, small: x_train, trainX, Train-Images
+    letters: f"{part}_{thing}"
+    for part, part_words in PARTS.items()
+    for thing, words in THINGS.items()
+    for part_word in part_words
+    for word in words
+    for letters in (part_word + word, word + part_word)
+} | {"classnames": "class_names", "labelnames": "class_names", "source": "source"}
+KINDS = {"images": "buif", "labels": "buifUS", "masks": "bu", "names": "US", "source": "US"}  # of NumPy's dtypes
+WORDS = {"images": "numbers", "labels": "numbers or text", "masks": "bool or uint8", "names": "text", "source": "text"}
+NAMED = 10  # keys that a sentence names
 _DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
@@ -42,24 +63,50 @@ def read_npz(path: Path) -> dict[str, Any]:
     """The fields of a `Dataset` but its name; every header is checked before any array is read. Never unpickles."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = _members(archive)
-            _check_headers({key: _header(archive, member) for key, member in members.items()})
-            arrays = {key: _array(archive, member) for key, member in members.items()}
+            members, notes = _members(archive)
+            found = _check_headers({role: _header(archive, member) for role, member in members.items()})
+            arrays = {role: _array(archive, member) for role, member in members.items()}
+        return _fields(arrays, found, notes)
     except Refused as error:
         raise Refused(f"{path.name}: {error}") from None
     except zipfile.BadZipFile:
         raise Refused(f"{path.name} is not an .npz file, or is damaged. Write it with numpy.savez.") from None
     except (*_DAMAGED, MemoryError) as error:
         raise Refused(f"{path.name} cannot be read ({error}). Write it again with numpy.savez.") from None
-    return _fields(arrays, path.name)
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    if missing := [key for key in NEEDED if key not in members]:
-        found = ", ".join(sorted(members)[:20]) or "nothing"
-        raise Refused(f"It lacks {', '.join(missing)}. Found {found}. Add what is missing.")
-    return {key: members[key] for key in (*NEEDED, *OPTIONAL) if key in members}
+def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
+    """By role what is read, val in the place of test where there is none, and a sentence on the rest."""
+    keys = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    by_role: dict[str, str] = {}
+    for key in keys:
+        by_role.setdefault(ROLES.get(re.sub("[^a-z]", "", key.lower()), ""), key)
+    whole = [part for part in PARTS if {f"{part}_images", f"{part}_labels"} <= by_role.keys()]
+    held_out = next((part for part in ("test", "val") if part in whole), "")
+    if "train" in whole and held_out:
+        taken, notes = {"train": "train", held_out: "test"}, []
+    elif "all" in whole and "train" not in whole:
+        taken, notes = {"all": "all"}, ["Every 5th picture of each class is a test picture, for the file has no parts."]
+    else:
+        raise _lacking(by_role, keys)
+    if held_out == "val" and "train" in taken:
+        notes.append(f"The test pictures are {by_role['val_images']}, for there are none of a test.")
+    names = {f"{part}_{thing}": f"{role}_{thing}" for part, role in taken.items() for thing in THINGS}
+    names |= {"class_names": "class_names", "source": "source"}
+    used = {role: by_role[name] for name, role in names.items() if name in by_role}
+    if left := [key[:40] for key in keys if key not in used.values()]:
+        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+        notes.append(f"Not read: {', '.join(left[:NAMED])}{more}.")
+    return {role: keys[key] for role, key in used.items()}, notes
+
+
+def _lacking(by_role: dict[str, str], keys: dict[str, zipfile.ZipInfo]) -> Refused:
+    needed = ("train_images", "train_labels", "test_images", "test_labels")
+    missing = ", ".join(role for role in needed if role not in by_role)
+    found = ", ".join(key[:40] for key in sorted(keys)[:20]) or "nothing"
+    return Refused(
+        f"It lacks {missing} (or others of these names: x_train, y_val, ...). Found {found}. Add what is missing."
+    )
 
 
 def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
@@ -77,83 +124,70 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _check_headers(headers: dict[str, Header]) -> None:
-    for key, header in headers.items():
-        _check_kind(key, header)
+def _check_headers(headers: dict[str, Header]) -> Axes:
+    """How the pictures lie, of all parts in the same way."""
+    for role, header in headers.items():
+        _check_kind(role, header)
         if header.bytes != header.room:
-            raise Refused(f"{key} should be {header}, but the file has {header.room:,} bytes for it. Write it again.")
-    check_bytes(sum(header.bytes for header in headers.values()), "arrays")
-    for part in ("train", "test"):
-        images, labels = headers[f"{part}_images"].shape, headers[f"{part}_labels"].shape
-        _check_images(f"{part}_images", images)
-        if labels not in ((images[0],), (images[0], 1)):
-            raise Refused(f"{part}_labels must be one number for each of the {images[0]} images.", f"shape {labels}")
-        masks = headers.get(f"{part}_masks")
-        if masks is not None and masks.shape not in (images[:3], (*images[:3], 1)):
-            raise Refused(f"{part}_masks must have the shape {images[:3]} of the images.", masks.shape)
-    train, test = headers["train_images"].shape, headers["test_images"].shape
-    if train[1:] != test[1:]:
-        raise Refused("Training and test images must have the same shape.", f"{train[1:]} and {test[1:]}")
+            raise Refused(f"{role} should be {header}, but the file has {header.room:,} bytes for it. Write it again.")
+    parts = [role.removesuffix("_images") for role in headers if role.endswith("_images")]
+    images = {part: headers[f"{part}_images"] for part in parts}
+    copies = sum(header.bytes // header.dtype.itemsize for header in images.values() if header.dtype != np.uint8)
+    check_bytes(sum(header.bytes for header in headers.values()) + copies, "arrays")
+    for part, header in images.items():
+        _check_part(part, header.shape, headers)
+    if len(shapes := {header.shape[1:] for header in images.values()}) > 1:
+        raise Refused("Training and test images must have the same shape.", " and ".join(map(str, sorted(shapes))))
+    return axes("images", images[parts[0]].shape)
 
 
-def _check_kind(key: str, header: Header) -> None:
-    kinds, wanted = {"images": ("u", "uint8"), "labels": ("iu", "integers"), "masks": ("bu", "bool or uint8")}.get(
-        key.split("_")[-1], ("U", "text (a unicode array)")
-    )
-    wrong_width = wanted != "integers" and header.dtype.kind in "u" and header.dtype.itemsize != 1
-    if header.dtype.kind not in kinds or wrong_width:
+def _check_kind(role: str, header: Header) -> None:
+    thing = role.split("_")[-1]
+    wide_mask = thing == "masks" and header.dtype.itemsize != 1
+    if header.dtype.kind not in KINDS[thing] or wide_mask or (thing == "images" and header.dtype.itemsize > 8):
         never = "; Python objects are never read" if header.dtype.hasobject else ""
-        raise Refused(f"{key} must be {wanted}{never}.", header.dtype)
+        raise Refused(f"{role} must be {WORDS[thing]}{never}.", header.dtype)
 
 
-def _check_images(key: str, shape: tuple[int, ...]) -> None:
-    if len(shape) not in (3, 4) or shape[3:] not in ((), (1,), (3,)):
-        raise Refused(f"{key} must be (N, H, W), (N, H, W, 1) or (N, H, W, 3).", shape)
-    if shape[0] < 1:
-        raise Refused(f"{key} is empty. At least one picture is needed.")
-    if shape[1] != shape[2]:
-        raise Refused(f"{key} must be square: crop or resize the pictures.", f"{shape[1]} x {shape[2]} pixels")
-    check_size(shape[1])
+def _check_part(part: str, shape: tuple[int, ...], headers: dict[str, Header]) -> None:
+    found = axes(f"{part}_images", shape)
+    if found.count < 1:
+        raise Refused(f"{part}_images is empty. At least one picture is needed.")
+    check_size(found.size)
+    labels = headers[f"{part}_labels"].shape
+    if len(labels) not in (1, 2) or labels[0] != found.count or 0 in labels:
+        raise Refused(f"{part}_labels must be one number or word for each of the {found.count} images.", labels)
+    masks, plane = headers.get(f"{part}_masks"), (found.size, found.size)
+    if masks is not None and masks.shape not in ((found.count, *plane, *last) for last in ((), (1,))):
+        raise Refused(f"{part}_masks must have the shape {(found.count, *plane)} of the images.", masks.shape)
 
 
-def _fields(arrays: dict[str, NDArray[Any]], name: str) -> dict[str, Any]:
-    try:
-        labels = {part: _labels(arrays[f"{part}_labels"], f"{part}_labels") for part in ("train", "test")}
-        names = _class_names(arrays.get("class_names"), labels)
-    except Refused as error:
-        raise Refused(f"{name}: {error}") from None
-    source = arrays.get("source", np.array(""))
-    fields: dict[str, Any] = {"class_names": names, "source": str(source.flat[0]) if source.size else ""}
-    for part in ("train", "test"):
-        fields[f"{part}_images"] = _planes(arrays.pop(f"{part}_images"))
-        fields[f"{part}_labels"] = torch.from_numpy(labels[part])
-        masks = arrays.get(f"{part}_masks")
-        fields[f"{part}_masks"] = (
-            None if masks is None else torch.from_numpy(masks.reshape(len(masks), *masks.shape[1:3]) != 0)
-        )
+def _fields(arrays: dict[str, NDArray[Any]], found: Axes, notes: list[str]) -> dict[str, Any]:
+    def by_part(thing: str) -> dict[str, NDArray[Any]]:
+        return {role.split("_")[0]: arrays.pop(role) for role in list(arrays) if role.endswith(f"_{thing}")}
+
+    labels, masks = by_part("labels"), by_part("masks")
+    numbers, names, said = classes(labels, arrays.get("class_names"))
+    planes, done = pixels(by_part("images"), found)
+    source = arrays.get("source", np.array("")).reshape(-1)[:1].astype(str)
+    fields: dict[str, Any] = {"class_names": names, "source": "".join(source), "notes": (*notes, *done, *said)}
+    for part in planes:
+        mask = masks[part].reshape(-1, found.size, found.size) != 0 if part in masks else None
+        fields[f"{part}_images"], fields[f"{part}_labels"] = planes[part], torch.from_numpy(numbers[part])
+        fields[f"{part}_masks"] = None if mask is None else torch.from_numpy(mask)
+    return _split(fields) if "all" in planes else fields
+
+
+def _split(fields: dict[str, Any]) -> dict[str, Any]:
+    """Every 5th picture of each class held out, as in folders."""
+    parts = {thing: fields.pop(f"all_{thing}") for thing in THINGS}
+    held_out = torch.zeros(len(parts["labels"]), dtype=torch.bool)
+    for label in parts["labels"].unique():
+        rows = torch.where(parts["labels"] == label)[0]
+        order = np.random.default_rng(0).permutation(len(rows))
+        held_out[rows[order[::5]]] = len(rows) > 1
+    if not held_out.any():
+        raise Refused("At least one class needs two pictures, so that one can be held out for the test.")
+    for part, rows in (("train", ~held_out), ("test", held_out)):
+        fields |= {f"{part}_{thing}": None if of is None else of[rows] for thing, of in parts.items()}
     return fields
-
-
-def _planes(images: NDArray[np.uint8]) -> Tensor:
-    pixels = torch.from_numpy(np.ascontiguousarray(images))
-    return pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2).contiguous()  # (N, C, S, S)
-
-
-def _labels(labels: NDArray[Any], key: str) -> NDArray[np.int64]:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= MAX_CLASSES:
-        raise Refused(f"{key} must count from 0, up to {MAX_CLASSES - 1:,}.", f"{low} to {high}")
-    return labels.reshape(-1).astype(np.int64)
-
-
-def _class_names(names: NDArray[Any] | None, labels: dict[str, NDArray[np.int64]]) -> tuple[str, ...]:
-    highest = max(int(part.max()) for part in labels.values())
-    if names is None:
-        if highest >= len(labels["train"]):
-            raise Refused(f"Label {highest} is out of range for {len(labels['train'])} training images.")
-        names = np.array([str(label) for label in range(highest + 1)])
-    if names.ndim != 1 or highest >= len(names):
-        raise Refused(f"Label {highest} is out of range for class_names of shape {names.shape}: labels count from 0.")
-    if len(names) < 2:
-        raise Refused("A data set needs at least two classes.", len(names))
-    return tuple(str(name) for name in names)

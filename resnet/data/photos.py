@@ -36,7 +36,7 @@ _DAMAGED = (
     TypeError,
     LookupError,
     AttributeError,
-    OverflowError,
+    ArithmeticError,
     RuntimeError,
     struct.error,
     zlib.error,

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -53,13 +54,166 @@ def test_npz_in_fortran_order_and_compressed(data_dir: Path) -> None:
     assert torch.equal(load("f.npz").train_images, load(save(data_dir / "c.npz")).train_images)
 
 
+def both(change: Callable[[np.ndarray], np.ndarray], thing: str = "images") -> dict[str, Any]:
+    return {f"{part}_{thing}": change(small()[f"{part}_{thing}"]) for part in ("train", "test")}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("X_train", "Y_train", "X_val", "Y_val"),
+        ("images_train", "labels_train", "images_valid", "labels_valid"),
+        ("train_data", "train_targets", "validation_data", "validation_targets"),
+        ("Train-Images", "TRAIN_LABELS", "Test-Images", "TEST_LABELS"),
+        ("trainX", "trainY", "testX", "testY"),
+        ("training_img", "training_label", "dev_img", "dev_label"),
+    ],
+)
+def test_npz_with_other_key_names(data_dir: Path, keys: tuple[str, ...]) -> None:
+    np.savez(data_dir / "a.npz", **dict(zip(keys, small().values(), strict=True)))
+    loaded, plain = load("a.npz"), load(save(data_dir / "plain.npz"))
+    assert torch.equal(loaded.train_images, plain.train_images)
+    assert torch.equal(loaded.test_labels, plain.test_labels)
+    assert any(keys[2] in note for note in loaded.notes) == ("est" not in keys[2])  # val is named
+
+
+def test_npz_with_test_and_val(data_dir: Path) -> None:
+    extra = {"val_images": np.zeros(3), "val_labels": np.zeros(3), "extra": np.zeros(3)}
+    assert load(save(data_dir / "a.npz", **extra)).notes == ("Not read: val_images, val_labels, extra.",)
+    assert load(save(data_dir / "b.npz")).notes == ()
+
+
+@pytest.mark.parametrize("keys", [("images", "labels"), ("x", "y"), ("X", "Y"), ("data", "target")])
+def test_npz_without_parts_holds_out_every_fifth(data_dir: Path, keys: tuple[str, str]) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (24, 9, 9, 3), np.uint8)
+    labels = np.array([0] * 11 + [1] * 12 + [2])
+    arrays: dict[str, Any] = {keys[0]: images, keys[1]: labels, "masks": images[..., 0] > 99}
+    np.savez(data_dir / "a.npz", **arrays)
+    loaded = load("a.npz")
+    assert torch.bincount(loaded.test_labels).tolist() == [3, 3]  # ceil(n / 5), and none of a class of one
+    assert torch.bincount(loaded.train_labels).tolist() == [8, 9, 1]
+    seen = torch.cat([loaded.train_images, loaded.test_images]).permute(0, 2, 3, 1).numpy()
+    assert {picture.tobytes() for picture in seen} == {picture.tobytes() for picture in images}
+    assert loaded.test_masks is not None
+    assert torch.equal(loaded.test_masks, loaded.test_images[:, 0] > 99)
+    assert "Every 5th picture" in loaded.notes[0]
+
+
+PIXELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray], str]] = {
+    "0 to 1": (lambda x: (x / 255).astype(np.float32), lambda x: x, "float32, in 0 to 1"),
+    "half": (lambda x: (x / 255).astype(np.float16), lambda x: x, "float16, in 0 to 1"),
+    "-1 to 1": (lambda x: x / 127.5 - 1, lambda x: x, "float64, in -1 to 1"),
+    "floats to 255": (lambda x: x + 0.4 - 0.4 * (x == 255), lambda x: x, "float64, in 0 to 255"),
+    "int64": (lambda x: x.astype(np.int64), lambda x: x, "int64, in 0 to 255"),
+    "big-endian": (lambda x: x.astype(">u2"), lambda x: x, "uint16, in 0 to 255|>u2, in 0 to 255"),
+    "12 bits": (lambda x: x.astype(np.uint16) * 16, lambda x: x, "0 to 4,080.*uint16"),
+    "Hounsfield": (lambda x: x.astype(np.int16) * 4 - 1000, lambda x: x, "-1,000 to 20"),
+    "bool": (lambda x: x > 99, lambda x: 255 * (x > 99), "bool"),
+    "first": (lambda x: x.transpose(0, 3, 1, 2), lambda x: x, "3 channels first"),
+    "grey first": (lambda x: x[:, None, ..., 0], lambda x: x[:, :1], "1 channels first"),
+    "two": (lambda x: x[..., :2], lambda x: x[:, :2], "2 channels"),
+    "64": (lambda x: np.tile(x, 22)[..., :64], lambda x: np.tile(x, (1, 22, 1, 1))[:, :64], "64 channels"),
+    "eight first": (
+        lambda x: np.tile(x, 3)[..., :8].transpose(0, 3, 1, 2),
+        lambda x: np.tile(x, (1, 3, 1, 1))[:, :8],
+        "8 channels first.*8 channels",
+    ),
+    "opaque": (lambda x: np.pad(x, ((0, 0),) * 3 + ((0, 1),), constant_values=255), lambda x: x, "transparency"),
+    "half clear": (
+        lambda x: np.pad(x, ((0, 0),) * 3 + ((0, 1),), constant_values=102),
+        lambda x: np.round(x * 0.4 + 255 * 0.6),
+        "transparency",
+    ),
+    "floats with alpha": (
+        lambda x: np.pad(x / 255, ((0, 0),) * 3 + ((0, 1),)),
+        lambda x: np.full_like(x, 255),
+        "in 0 to 1.*transparency",
+    ),
+    "four bands": (
+        lambda x: np.pad(x.astype(np.uint16) * 16, ((0, 0),) * 3 + ((0, 1),)),
+        lambda x: np.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))),
+        "0 to 4,080.*4 channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_pixels_of_every_range_and_order(data_dir: Path, name: str) -> None:
+    change, expected, words = PIXELS[name]
+    whole = both(lambda x: x)
+    for images in whole.values():
+        images[0, 0, 0], images[0, 0, 1] = 0, 255  # so that the own range is known
+    loaded = load(save(data_dir / "a.npz", **{key: change(images) for key, images in whole.items()}))
+    for part, images in (("train", loaded.train_images), ("test", loaded.test_images)):
+        wanted = expected(whole[f"{part}_images"].transpose(0, 3, 1, 2))
+        assert np.array_equal(images.numpy(), wanted.astype(np.uint8))
+    assert re.search(words, " ".join(loaded.notes))
+
+
+def test_the_training_pictures_range_scales_the_test_pictures(data_dir: Path) -> None:
+    train = np.full((12, 9, 9), 1000, np.uint16)
+    train[0, 0, 0], test = 2000, np.full((6, 9, 9), 1500, np.uint16)
+    test[0, 0, :3] = 0, 1250, 9000
+    loaded = load(save(data_dir / "a.npz", train_images=train, test_images=test))
+    assert loaded.test_images[0, 0, 0, :4].tolist() == [0, 64, 255, 128]
+
+
+CATS = np.array(["owl", "cat", "dog"])
+LABELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], tuple[str, ...], list[int], str]] = {
+    "from 1": (lambda y: y + 1, ("1", "2", "3"), [0, 1, 2], "from 1 to 3"),
+    "words": (lambda y: CATS[y], ("cat", "dog", "owl"), [2, 0, 1], "words: 3 classes"),
+    "bytes": (lambda y: CATS[y].astype("S"), ("cat", "dog", "owl"), [2, 0, 1], "words"),
+    "words in a column": (lambda y: CATS[y][:, None], ("cat", "dog", "owl"), [2, 0, 1], "words"),
+    "one-hot": (lambda y: np.eye(3)[y], ("0", "1", "2"), [0, 1, 2], "rows of 3"),
+    "one-hot bool": (lambda y: np.eye(3, dtype=bool)[y], ("0", "1", "2"), [0, 1, 2], "rows of 3"),
+    "floats": (lambda y: y.astype(np.float32)[:, None], ("0", "1", "2"), [0, 1, 2], ""),
+    "with a gap": (lambda y: y * 2, ("0", "1", "2", "3", "4"), [0, 2, 4], "2 of 5 classes.*: 1, 3."),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_of_every_kind(data_dir: Path, name: str) -> None:
+    change, names, numbers, words = LABELS[name]
+    loaded = load(save(data_dir / "a.npz", **both(change, "labels")))
+    assert loaded.class_names == names
+    assert loaded.train_labels.tolist() == numbers * 4
+    assert loaded.test_labels.tolist() == numbers * 2
+    assert loaded.test_labels.dtype == torch.int64
+    assert re.search(words, " ".join(loaded.notes))
+    assert bool(loaded.notes) == bool(words)
+
+
+def test_class_names_order_words_and_keep_numbers(data_dir: Path) -> None:
+    words = load(save(data_dir / "a.npz", **both(lambda y: CATS[y], "labels"), class_names=CATS))
+    assert (words.class_names, words.train_labels[:3].tolist()) == (("owl", "cat", "dog"), [0, 1, 2])
+    shifted = load(save(data_dir / "b.npz", **both(lambda y: y + 1, "labels"), class_names=CATS.astype("S")))
+    assert (shifted.class_names, shifted.train_labels[:3].tolist()) == (("owl", "cat", "dog"), [0, 1, 2])
+    four = np.array(["none", "a", "b", "c"])
+    kept = load(save(data_dir / "c.npz", **both(lambda y: y + 1, "labels"), class_names=four))
+    assert (kept.class_names, kept.train_labels[:3].tolist()) == (tuple(four), [1, 2, 3])
+
+
+NAN = np.where(np.arange(12 * 81).reshape(12, 9, 9) % 100 == 0, np.nan, 0.5)
 BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({"test_labels": None, "test_images": None}, "lacks test_images, test_labels.*Found train_images"),
-    "float": ({"train_images": np.zeros((12, 9, 9, 3))}, "train_images must be uint8.*float64"),
-    "16 bit": ({"train_images": np.zeros((12, 9, 9, 3), np.uint16)}, "train_images must be uint8.*uint16"),
-    "oblong": ({"train_images": np.zeros((12, 9, 10, 3), np.uint8)}, "train_images must be square.*9 x 10"),
-    "planes first": ({"train_images": np.zeros((12, 3, 9, 9), np.uint8)}, r"must be \(N, H, W\)"),
-    "flat": ({"train_images": np.zeros((12, 243), np.uint8)}, r"must be \(N, H, W\)"),
+    "floats beyond": (
+        {"train_images": np.full((12, 9, 9, 3), 300.5)},
+        r"-1 to 1 or 0 to 255.*300\.5 to 300\.5",
+    ),
+    "standardised": (both(lambda x: x / 50 - 2.5), r"0 to 1, -1 to 1 or 0 to 255.*-2\.5 to"),
+    "two ranges": (both(lambda x: x / 255 if len(x) > 6 else x + 0.5 - (x > 254)), "all in the same"),
+    "two ranges turned": (both(lambda x: x / 255 if len(x) == 6 else x / 1.0), "all in the same"),
+    "nan": ({"train_images": NAN, "test_images": NAN[:6]}, "train_images has 10 numbers that are NaN"),
+    "complex": ({"train_images": np.zeros((12, 9, 9, 3), complex)}, "train_images must be numbers.*complex128"),
+    "oblong": ({"train_images": np.zeros((12, 9, 10, 3), np.uint8)}, "until.*rectangles.*9, 10"),
+    "oblong first": ({"train_images": np.zeros((12, 3, 9, 10), np.uint8)}, "until.*rectangles.*9, 10"),
+    "oblong grey": ({"train_images": np.zeros((12, 9, 10), np.uint8)}, "until.*rectangles.*9, 10"),
+    "volumes": ({"train_images": np.zeros((12, 9, 9, 9), np.uint8)}, "volumes.*until this program trains on them"),
+    "oblong volumes": ({"train_images": np.zeros((12, 16, 20, 24), np.uint8)}, "volumes.*until"),
+    "volumes of colour": ({"train_images": np.zeros((12, 9, 9, 9, 1), np.uint8)}, "volumes.*until"),
+    "65 channels": ({"train_images": np.zeros((12, 9, 9, 65), np.uint8)}, "up to 64 channels"),
+    "flat": ({"train_images": np.zeros((12, 243), np.uint8)}, r"must be \(N, S, S\)"),
     "empty": (
         {"test_images": np.zeros((0, 9, 9, 3), np.uint8), "test_labels": np.zeros(0, int)},
         "test_images is empty",
@@ -67,15 +221,20 @@ BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
     "tiny": ({"train_images": np.zeros((12, 4, 4, 3), np.uint8)}, "8 to 1,024 pixels"),
     "two sizes": ({"test_images": np.zeros((6, 12, 12, 3), np.uint8)}, "same shape"),
     "lengths": ({"train_labels": np.zeros(11, int)}, "each of the 12 images"),
-    "many labels": ({"train_labels": np.zeros((12, 14), int)}, "one number for each"),
-    "float labels": ({"train_labels": np.zeros(12)}, "train_labels must be integers.*float64"),
+    "many labels": ({"train_labels": np.zeros((12, 14), int)}, "several labels for each picture"),
+    "several ones": ({"train_labels": np.eye(14)[:12] + np.eye(14)[1:13]}, "several labels for each picture"),
+    "shares": ({"train_labels": np.full((12, 2), 0.5)}, "several labels for each picture"),
+    "fractions": ({"train_labels": np.arange(12) / 2}, "whole numbers or words"),
+    "nan labels": ({"train_labels": np.full(12, np.nan)}, "whole numbers or words"),
+    "words and numbers": ({"train_labels": CATS[np.arange(12) % 3]}, "words in all parts"),
+    "other words": ({"train_labels": CATS[np.arange(12) % 3], "test_labels": np.array(["eel"] * 6)}, "none of 'eel'"),
     "negative": ({"train_labels": np.arange(12) - 1}, "count from 0.*-1 to 10"),
     "enormous": ({"train_labels": np.arange(12) + 2**40}, "count from 0"),
     "beyond names": ({"class_names": np.array(["a", "b"])}, "Label 2 is out of range"),
     "beyond images": ({"test_labels": np.arange(6) * 100}, "Label 500 is out of range"),
     "one class": ({"train_labels": np.zeros(12, int), "test_labels": np.zeros(6, int)}, "at least two classes"),
-    "bytes": ({"class_names": np.array([b"a", b"b", b"c"])}, "class_names must be text"),
     "objects": ({"class_names": np.array(["a", None, "c"], object)}, "class_names must be text.*never read"),
+    "numbers for names": ({"class_names": np.arange(3)}, "class_names must be text"),
     "masks": ({"train_masks": np.zeros((12, 8, 8), bool)}, "train_masks must have the shape"),
 }
 

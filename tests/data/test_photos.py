@@ -354,6 +354,13 @@ def test_the_start_of_a_file_is_checked_alone(kind: str) -> None:
         check_header(BytesIO(b"<xml>"))
 
 
+def test_an_avif_in_which_time_stands_still() -> None:
+    raw = encode(Image.fromarray(SMOOTH), "AVIF", save_all=True, append_images=[Image.fromarray(SMOOTH)])
+    at = raw.index(b"mdhd") + (24 if raw[raw.index(b"mdhd") + 4] else 16)  # version 1 has longer times before it
+    with pytest.raises(Refused, match="AVIF is damaged"):
+        open_photo(raw[:at] + bytes(4) + raw[at + 4 :])
+
+
 @pytest.mark.parametrize("kind", GOOD)
 def test_no_damage_escapes_as_another_error(kind: str) -> None:
     for trial in range(100):

@@ -55,12 +55,12 @@ PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), n
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("text.png", b"just words", "not a PNG, JPEG or WebP"),
+        ("text.png", b"just words", "This is text, not a PNG"),
         ("empty.jpg", b"", "empty"),
         ("cut.jpg", encoded(PHOTO, "JPEG")[:700], "damaged or cut off"),
         ("huge.png", encoded(Image.new("1", (30_000, 30_000)), "PNG"), "30,000 x 30,000"),
         ("tiny.png", encoded(PHOTO.resize((4, 4)), "PNG"), "at least 8 x 8"),
-        ("moving.gif", encoded(PHOTO, "GIF"), "not a PNG, JPEG or WebP"),
+        ("paper.jpg", b"%PDF-1.7", "This is a PDF, not a PNG"),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value else "",
 )
