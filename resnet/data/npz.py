@@ -3,6 +3,7 @@
 import functools
 import lzma
 import re
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -40,7 +41,20 @@ ROLES = {  # by a key's letters alone, small: x_train, trainX, Train-Images
 KINDS = {"images": "buif", "labels": "buifUS", "masks": "bu", "names": "US", "source": "US"}  # of NumPy's dtypes
 WORDS = {"images": "numbers", "labels": "numbers or text", "masks": "bool or uint8", "names": "text", "source": "text"}
 NAMED = 10  # keys that a sentence names
-_DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    SyntaxError,
+    ArithmeticError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    tokenize.TokenError,  # of a header, which NumPy reads as a line of Python
+)
 
 
 @dataclass(frozen=True)

@@ -317,7 +317,23 @@ def test_a_header_that_promises_more_than_there_is(data_dir: Path) -> None:
         load(path)
 
 
+@pytest.mark.parametrize("header", [b"{'descr': '|u1', 'shape': (12L,", b"{" * 500, b"{'descr': 7}", b"\xff\n"])
+def test_headers_that_cannot_be_read(data_dir: Path, header: bytes) -> None:
+    path = save(data_dir / "a.npz", train_images=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("train_images.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(Refused, match=r"a\.npz cannot be read"):
+        load(path)
+
+
 def test_an_npz_larger_than_memory_is_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "memory_limit", lambda: 4000)
     with pytest.raises(Refused, match=r"a\.npz: Pictures may take .*arrays"):
         load(save(data_dir / "a.npz"))
+    arrays = both(lambda x: (x / 255).astype(np.float32))
+    needed = 18 * 243 * 5 + 18  # as floats and as bytes, and the labels
+    monkeypatch.setattr(sizes, "memory_limit", lambda: needed)
+    load(save(data_dir / "b.npz", **arrays))
+    monkeypatch.setattr(sizes, "memory_limit", lambda: needed - 1)
+    with pytest.raises(Refused, match=r"b\.npz: Pictures may take"):
+        load("b.npz")
