@@ -253,7 +253,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "two of a part": (parts("train", "val", "valid", counts=(5, 2, 2)), "two folders for one part, val, valid"),
     "single pictures": (lone_pictures, "has no test pictures: each class needs two"),
     "a third broken": (all_broken, "5 of 15 pictures in x cannot be read, and 25% of them may be left out: "
-                       "owl/im .*The first is owl/im .*: This is not a"),
+                       "owl/im .*The first is owl/im .*: This is text, not a"),
 }  # fmt: skip
 
 
