@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 
 from pages.ui import live, pretrained, state, widgets, work
-from pages.ui.cached import DataInfo, data_info, explainable_layers, look, photo_pixels, sample_pixels, samples
+from pages.ui.cached import DataInfo, data_info, explainable_layers, look, sample_pixels, samples, seen_photo
 from resnet.attribution.methods import METHODS, common_scale
 from resnet.data import dataset as data
 from resnet.data.formats import PHOTO_TYPES
@@ -97,7 +97,12 @@ def picture_field(shown: list[Shown]) -> list[np.ndarray] | None:
     sizes = [(net.model.spec.image_size, net.model.spec.in_channels) for net in shown]
     if widgets.choice("Picture", ("Sample", "Upload"), "saliency.kind") == "Upload":
         file = st.file_uploader(f"A photo: {PHOTO_TYPES}", key="saliency.file", max_upload_size=PHOTO_MB)
-        return None if file is None else [photo_pixels(file.getvalue(), *size) for size in sizes]
+        if file is None:
+            return None
+        photos = [seen_photo(file.getvalue(), *size) for size in sizes]
+        if photos[0].notes:
+            st.caption(" ".join(photos[0].notes))
+        return [photo.pixels for photo in photos]
     images, labels, names = sample_field(shown[0].run)
     label = st.selectbox("Class", np.unique(labels).tolist(), key="saliency.class", format_func=lambda i: names[i])
     of_class = images[labels == label]

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
@@ -78,7 +79,7 @@ def data_info(name: str) -> DataInfo:
 
 def data_changed(name: str) -> float:
     """When the file or folder of a data set last changed, 0 where there is none."""
-    path = datasets.data_folder() / ("cifar10.npz" if name == "cifar10" else name)
+    path = datasets.data_folder() / "cifar10.npz" if name == "cifar10" else datasets.path_of(name)
     return path.stat().st_mtime if path.exists() else 0.0
 
 
@@ -169,10 +170,18 @@ def samples(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
         return pictures, labels[rows]
 
 
+class SeenPhoto(NamedTuple):
+    """A photo as a net of some image size sees it, uint8 (C, S, S), and what was changed in reading it."""
+
+    pixels: np.ndarray
+    notes: tuple[str, ...]
+
+
 @st.cache_data(max_entries=32, show_spinner=False)
-def photo_pixels(raw: bytes, size: int, channels: int) -> np.ndarray:
-    """An uploaded photo as a net of that image size sees it, uint8 (C, S, S). Refused for bytes that are none."""
-    return photo_batch(open_photo(raw), size, channels)[0].numpy()
+def seen_photo(raw: bytes, size: int, channels: int) -> SeenPhoto:
+    """Refused for bytes that are no photo."""
+    photo = open_photo(raw)
+    return SeenPhoto(photo_batch(photo, size, channels)[0].numpy(), photo.info["notes"])
 
 
 def sample_pixels(picture: np.ndarray, size: int, channels: int) -> np.ndarray:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
-from PIL import Image
 
 from pages.ui import widgets
+from resnet.data.photos import picture_image
 from resnet.plots import runs as run_plots
 from resnet.runs.answers import Answers
 from resnet.runs.curves import class_accuracy, hardest
@@ -94,5 +94,5 @@ def _answer(made: Verdict, row: int) -> str:
 def _png(picture: np.ndarray) -> str:
     """A picture (S, S, C) uint8 as base64 of a PNG."""
     out = io.BytesIO()
-    Image.fromarray(picture.squeeze()).save(out, "PNG")
+    picture_image(picture).save(out, "PNG")
     return base64.b64encode(out.getvalue()).decode()

@@ -15,7 +15,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option = command(
         "explain", explain, "print what a trained net says of a photo, and write what it looks at"
     ).add_argument
-    option("photo", type=Path, help="a PNG, JPEG or WebP")
+    option("photo", type=Path, help="a photo: JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF")
     option("--run", required=True, help="a run's id")
     option("--epoch", type=int, help="the weights kept after this epoch; the last ones without it")
     option("--method", default="grad-cam", help="an attribution method")
@@ -34,8 +34,9 @@ def explain(args: argparse.Namespace) -> int:
         raise Refused("A map is written as .npy or as .png.", repr(args.out.name), "map.npy or map.png")
     trained = open_run(find(args.run), args.epoch)
     net, names = trained.run.job.net, trained.class_names
-    photo = photo_batch(open_photo(args.photo.read_bytes()), net.image_size, net.in_channels)
-    images = trained.prepare(photo)  # (1, C, S, S)
+    photo = open_photo(args.photo.read_bytes())
+    print(*photo.info["notes"], sep="\n", end="\n" if photo.info["notes"] else "")
+    images = trained.prepare(photo_batch(photo, net.image_size, net.in_channels))  # (1, C, S, S)
     probabilities, classes = top_k(trained.model, images)
     target = int(classes[0, 0]) if args.target is None else _class(args.target, names)
     layer = args.layer or common_layers([trained.model])[-1]

@@ -84,7 +84,7 @@ def test_a_photos_map_is_the_same_everywhere(
     run: Run, photo: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = run.job.net
-    pixels = cached.photo_pixels(photo.read_bytes(), net.image_size, net.in_channels)
+    pixels = cached.seen_photo(photo.read_bytes(), net.image_size, net.in_channels).pixels
     models, pictures = (Model.of(run),), (Picture.of(pixels),)
     [said] = done(Answers(models, pictures))
     [page] = done(Maps(models, pictures, method, "layer1", (said.classes[0],)))

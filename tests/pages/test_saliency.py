@@ -147,3 +147,13 @@ def test_a_net_with_weights_from_a_file_is_explained(pair: list[Run]) -> None:
     assert "saliency.moments" not in [box.key for box in fine(app).selectbox], "the file says it"
     [caption] = [caption.value for caption in app.caption if "for the logit of" in caption.value]
     assert caption.split("“")[1][0] in "abcdefghij"
+
+
+def test_what_was_changed_in_reading_a_photo_is_said(pair: list[Run]) -> None:
+    scan = Image.fromarray(np.linspace(0, 4095, 40 * 60).reshape(40, 60).astype(np.uint16))
+    app = upload(open_page("insight/saliency.py"), "scan.png", encoded(scan, "PNG"))
+    assert "0 to 4,095" in texts(app)
+    frames = [PHOTO.convert("P"), PHOTO.rotate(90).convert("P")]
+    app = upload(app, "moving.gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert "The first of its 2 pictures was taken." in texts(app)
+    assert not app.error

@@ -93,7 +93,7 @@ def test_train_fits_the_net_to_the_data(data_of_its_own: Path, started: list[Run
 
 
 def test_train_says_what_is_wrong_with_the_data(data_of_its_own: Path) -> None:
-    save_npz(data_of_its_own / "floats.npz", train_images=np.zeros((20, 16, 16, 3), np.float32))
+    save_npz(data_of_its_own / "floats.npz", train_images=np.full((20, 16, 16, 3), 300.5, np.float32))
     save_npz(data_of_its_own / "short.npz", leave_out="test_labels")
     (data_of_its_own / "text.npz").write_text("not an archive")
     (data_of_its_own / "one class" / "cat").mkdir(parents=True)
