@@ -65,7 +65,7 @@ def _by_name(data: Dataset, names: tuple[str, ...]) -> Dataset:
     strange = [name for name in called if name not in names]
     numbered = set(data.class_names) == set(map(str, range(data.classes))) and max(map(int, called)) < len(names)
     if strange and not numbered:
-        rule = f"This run tells {first_of(names)} apart; {data.name} has pictures of {first_of(strange)}."
+        rule = f"The classes of this run are {first_of(names)}; {data.name} has pictures of {first_of(strange)}."
         raise Refused(rule, choices="pictures of the run's classes, under their names")
     table = torch.zeros(data.classes, dtype=torch.int64)
     table[used] = torch.tensor([int(name) if strange else names.index(name) for name in called])

@@ -46,7 +46,7 @@ def test_the_accuracy_on_other_data_is_that_of_a_plain_loop_and_is_kept() -> Non
 
 @pytest.fixture
 def animals(tiny_data: Path) -> Run:
-    """A run that tells cat, dog and owl apart."""
+    """A run of the classes cat, dog and owl."""
     write_data(tiny_data.parent, class_names=np.array(["cat", "dog", "owl"]))
     return uninterrupted(RECIPE)
 
@@ -91,7 +91,7 @@ def test_numbers_are_the_runs_classes(animals: Run) -> None:
 def test_classes_that_the_run_does_not_know_are_refused(
     animals: Run, names: tuple[str, ...], label: tuple[int, ...], strange: str
 ) -> None:
-    sentence = f"This run tells cat, dog, owl apart; tiny.npz has pictures of {strange}. Choose"
+    sentence = f"The classes of this run are cat, dog, owl; tiny.npz has pictures of {strange}. Choose"
     with pytest.raises(Refused, match=sentence):
         sharing.test_on(animals, reordered(load("tiny.npz"), names, label))
     assert animals.tests() == []
@@ -120,7 +120,7 @@ def test_a_folder_is_tested_whole_on_the_command_line(
 
 def test_data_that_the_net_cannot_read_are_refused() -> None:
     run, data = uninterrupted(RECIPE), load("tiny.npz")
-    with pytest.raises(Refused, match=r"tells 0, 1, 2 apart; shapes has pictures of circle, ring, crescent and 7 more"):
+    with pytest.raises(Refused, match=r"are 0, 1, 2; shapes has pictures of circle, ring, crescent and 7 more"):
         sharing.test_on(run, load("shapes", size=8))
     grey = dataclasses.replace(data, train_images=data.train_images[:, :1], test_images=data.test_images[:, :1])
     with pytest.raises(Refused, match=r"The net reads 3 channels and has 3 classes; tiny.npz has 1 channels"):

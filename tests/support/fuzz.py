@@ -11,6 +11,7 @@ import struct
 import sys
 import time
 import traceback
+import warnings
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+import pillow_heif
 import safetensors.torch
 import torch
 from PIL import Image
@@ -113,6 +115,7 @@ CHANGES = [_flip, _cut, _drop, _repeat, _noise, _extreme, _digits]
 
 
 def _photos() -> list[bytes]:
+    pillow_heif.register_heif_opener()  # to write them
     draw = np.random.default_rng(0)
     image = Image.fromarray(draw.integers(0, 256, (40, 56, 3), np.uint8))
     exif = Image.Exif()
@@ -202,6 +205,7 @@ def main() -> int:
         parser.add_argument(f"--{kind}", type=int, default=0, help="mutated files to read")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     args, wrong = parser.parse_args(), False
+    warnings.simplefilter("ignore")  # readers warn of what they refuse
     with TemporaryDirectory() as folder:
         for kind in KINDS:
             result = run(kind, getattr(args, kind), Path(folder), args.first)
