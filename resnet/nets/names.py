@@ -11,7 +11,8 @@ MAX_NAME = 60  # characters of an unknown name that are compared with the known 
 
 def key(name: str) -> str:
     """In lower case, without separators but for one between numbers: resnet50 of `ResNet-50` and of `resnet_50`."""
-    joined = re.sub(r"[ ()_.-]+", "-", name.lower().replace("+", "plus"))
+    lower = re.sub("cifar-?10(?!0)", "cifar", name.lower().replace("+", "plus"))
+    joined = re.sub(r"[ ()_.-]+", "-", lower)
     return re.sub(r"(?<![0-9])-|-(?![0-9])", "", joined)
 
 

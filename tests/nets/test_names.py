@@ -45,7 +45,7 @@ SPELLINGS = {
     "ResNeXt-101 64x4d": ["resnext101_64x4d", "ResNeXt-101-64x4d"],
     "ResNet3D-18": ["r3d_18", "R3D-18", "torchvision.models.video.r3d_18"],
     "ResNet-18 CIFAR stem": ["resnet18_cifar", "cifar_resnet18"],
-    "ResNet-56": ["resnet56", "cifar_resnet56", "resnet56_cifar", "CIFAR ResNet-56"],
+    "ResNet-56": ["resnet56", "cifar_resnet56", "resnet56_cifar", "resnet56_cifar10", "cifar10_resnet56", "CIFAR ResNet-56"],
     "ResNet-110": ["resnet110", "ResNet_110"],
     "ResNet-26": ["resnet26", "microsoft/resnet-26", "resnet26.bt_in1k"],
     "ResNet-14": ["resnet14"],
