@@ -13,7 +13,7 @@ from torch import Tensor
 from resnet.errors import Refused
 from resnet.nets.model import ResNet
 from resnet.nets.spec import NetSpec, SpecError
-from resnet.zoo.layouts import Found, ancestors, find, is_counter, matches
+from resnet.zoo.layouts import PREACTIVATION, Found, ancestors, find, is_counter, matches
 from resnet.zoo.weights import WeightsFile
 
 _COUNTERS = ("num_batches_tracked", "total_ops", "total_params")  # the latter two are thop's
@@ -112,12 +112,15 @@ def _listed(names: Sequence[str], most: int = _LISTED) -> str:
 def fit(model: ResNet, file: WeightsFile, partial: bool = False) -> Report:
     """Load a file's weights into a net where all that it needs fits, else load nothing; `partial` loads what fits.
 
-    Refused where the net is on the meta device.
+    Refused where the net is on the meta device, or the file is timm's BiT.
     """
     needed = model.state_dict()
     if any(value.is_meta for value in needed.values()):
         raise Refused("Weights need a net in memory.", "one on the meta device", "device cpu")
     found = find(file.tensors, needed)
+    if found.place.layout == PREACTIVATION and model.spec.norm == "group":
+        what = "standardise their weights in each pass, which no net here does: its answers would be others"
+        raise Refused(f"timm's pre-activation nets with group norms (BiT) {what}.", choices="resnetv2_50's weights")
     values = {ours: file.tensors[key] for ours, key in found.keys.items()}
     if "fc.weight" in values:  # perhaps a 1x1 convolution
         values["fc.weight"] = values["fc.weight"].squeeze(tuple(range(2, values["fc.weight"].dim())))

@@ -30,6 +30,7 @@ _TIMM_V2: Rules = (
     (_BLOCK + r"downsample\.\d\.", r"stages.{1-1}.blocks.\2.downsample.conv."),
     (r"^bn_last\.", "norm."),
 )
+PREACTIVATION = "timm, pre-activation"
 LAYOUTS: dict[str, Rules] = {
     "torchvision": (),  # and timm, where nothing else is said
     "kuangliu or akamaster": ((r"\.downsample\.", ".shortcut."),),  # pytorch-cifar, pytorch_resnet_cifar10
@@ -46,7 +47,7 @@ LAYOUTS: dict[str, Rules] = {
         (_BLOCK + r"downsample\.1\.", r"encoder.stages.{1-1}.layers.\2.shortcut.normalization."),
     ),
     "timm, deep stem": _renamed("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1"),
-    "timm, pre-activation": (*_renamed("stem.conv"), *_TIMM_V2),
+    PREACTIVATION: (*_renamed("stem.conv"), *_TIMM_V2),
     "timm, pre-activation and deep stem": (
         *_renamed("stem.conv1", "stem.norm1", "stem.conv2", "stem.norm2", "stem.conv3"),
         *_TIMM_V2,
@@ -135,7 +136,8 @@ def find(tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> Found:
     if not places:
         return Found(Place("", "torchvision"), {}, "", ())
     best = max(places, key=lambda place: (fitting[place], -_rank(place.prefix), len(places[place])))
-    equal = (place.prefix for place in places if fitting[place] == fitting[best] and place.prefix != best.prefix)
+    most = 2 * fitting[best] > sum(not is_counter(name) for name in body)  # else a few names are no copy of the net
+    equal = (p.prefix for p in places if most and fitting[p] == fitting[best] and p.prefix != best.prefix)
     head = _head(tensors, best.prefix, needed["fc.weight"].shape[1])
     return Found(best, places[best] | _head_keys(tensors, head), head, tuple(dict.fromkeys(equal)))
 

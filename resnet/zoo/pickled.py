@@ -6,6 +6,8 @@ place, which keeps the numbers of an array and nothing else.
 """
 
 import re
+import zipfile
+from collections.abc import Iterator
 from threading import Lock
 from typing import IO, Any
 
@@ -76,6 +78,22 @@ STAND_INS: dict[str, Any] = {
 
 
 def load(file: IO[bytes]) -> object:
-    """The content, with tensors on the CPU and arrays as NDArray; any exception for a damaged or hostile file."""
+    """The content, with tensors on the CPU and arrays as NDArray; any exception for a damaged or hostile file.
+
+    A bytearray, which torch allows, is refused: it takes as much memory as a number in the file says.
+    """
+    if any(b"\nbytearray\n" in pickle for pickle in _pickles(file)):
+        raise Refused("Weights are tensors and nothing else. Received a bytearray.")
+    file.seek(0)
     with _LOCK, torch.serialization.safe_globals([(thing, name) for name, thing in STAND_INS.items()]):
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _pickles(file: IO[bytes]) -> Iterator[bytes]:
+    """Of a zip archive those that torch.load reads; the whole of an older file."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        yield file.read()
+        return
+    with zipfile.ZipFile(file) as archive:
+        yield from (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from torchvision.models import get_model, list_models
 
 from resnet.errors import Refused
+from resnet.nets.codes import from_code
 from resnet.nets.model import ResNet, build
-from resnet.nets.spec import PRESETS, NetSpec, cifar
+from resnet.nets.spec import PRESETS, NetSpec, StageSpec, cifar
 from resnet.zoo.fitting import fit
 from resnet.zoo.hub import TORCHVISION, offered
 from resnet.zoo.layouts import find
@@ -402,19 +403,21 @@ def test_all_that_fits_is_loaded_where_that_is_wanted(what: str) -> None:
         assert fit(fitted, file).fits
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        ("resnet50d", "ResNet-50-D"),
-        ("resnetv2_50", "Pre-ResNet-50"),
-        ("seresnet50", "SE-ResNet-50"),
-        ("resnet50_gn", "ResNet-50 GN"),
-        ("resnext50_32x4d", "ResNeXt-50 32x4d"),
-    ],
-)
-def test_timms_nets(theirs: str, ours: str) -> None:
+TIMM = {
+    "resnet50c": PRESETS["ResNet-50-C"],
+    "resnet50d": PRESETS["ResNet-50-D"],
+    "resnetv2_50": PRESETS["Pre-ResNet-50"],
+    "resnetv2_50d": replace(PRESETS["Pre-ResNet-50"], stem="deep", shortcut="D"),
+    "seresnet50": PRESETS["SE-ResNet-50"],
+    "resnet50_gn": PRESETS["ResNet-50 GN"],
+    "resnext50_32x4d": PRESETS["ResNeXt-50 32x4d"],
+}
+
+
+def timms(name: str) -> nn.Module:
+    """timm's net with norms that are not at their start."""
     torch.manual_seed(0)
-    source, model = timm.create_model(theirs, pretrained=False).eval(), build(PRESETS[ours])
+    source = timm.create_model(name, pretrained=False).eval()
     for module in source.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean, module.running_var = (
@@ -422,14 +425,137 @@ def test_timms_nets(theirs: str, ours: str) -> None:
                 torch.rand(module.num_features) + 1,
             )
             module.bias.data.normal_()
+    return source
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timms_nets(name: str) -> None:
+    source, model = timms(name), build(TIMM[name])
     state = {name: value.contiguous() for name, value in source.state_dict().items()}
     report = fit(model, read(safetensors.torch.save(state)))
     assert report.fits, report.sentences()
     equal_logits(model, source)
 
 
-def test_a_larger_net_is_not_taken_for_a_smaller_one() -> None:
-    model = build(PRESETS["ResNet-18"])
-    report = fit(model, WeightsFile(torchvision.models.resnet34().state_dict()))
-    assert not report.fits
+def test_nets_that_standardise_their_weights_are_refused() -> None:
+    with torch.device("meta"):
+        state = timm.create_model("resnetv2_50x1_bit", pretrained=False).state_dict()
+    with pytest.raises(Refused, match="BiT"):
+        fit(build(replace(PRESETS["Pre-ResNet-50"], norm="group")), WeightsFile(state))
+
+
+def test_openmmlabs_deep_stem() -> None:
+    """Its names: the stem numbered, and no pool counted in a shortcut without a stride."""
+    source, model = timms("resnet50d"), build(PRESETS["ResNet-50-D"])
+    theirs = substituted(
+        source.state_dict(),
+        (r"^bn1\.", "stem.7."),
+        (r"^conv1\.", "stem."),
+        (r"^layer1\.0\.downsample\.(\d)", lambda m: f"layer1.0.downsample.{int(m[1]) - 1}"),
+        (r"^(?!fc)", "backbone."),
+        (r"^fc\.", "head.fc."),
+    )
+    assert fit(model, WeightsFile(theirs)).fits
+    equal_logits(model, source)
+
+
+class Wide(nn.Module):
+    """A block of xternalz/WideResNet-pytorch, whose shortcut reads what the activation gives."""
+
+    def __init__(self, c_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(c_in), nn.Conv2d(c_in, width, 3, stride, 1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(width), nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.convShortcut = nn.Conv2d(c_in, width, 1, stride, bias=False) if c_in != width else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(inside))))
+        return y + (x if self.convShortcut is None else self.convShortcut(inside))
+
+
+class WideNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.fc = nn.Conv2d(3, 4, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.Linear(16, 3)
+        for index, (c_in, width, stride) in enumerate([(4, 8, 1), (8, 16, 2)], 1):
+            block = nn.Module()
+            block.layer = nn.Sequential(Wide(c_in, width, stride), Wide(width, width, 1))
+            self.add_module(f"block{index}", block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.get_submodule("block2.layer")(self.get_submodule("block1.layer")(self.conv1(x)))
+        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+
+
+def test_wide_resnets_of_another_project() -> None:
+    source = WideNet().eval()
+    source.load_state_dict(random_tensors(source))
+    stages = StageSpec(2, 8), StageSpec(2, 16, 2)
+    model = build(NetSpec(stages, "preact-basic", stem="3x3", stem_width=4, classes=3, image_size=8))
+    report = fit(model, WeightsFile(source.state_dict()))
+    assert report.fits
+    assert report.taken == "Taken: names as in xternalz."
+    equal_logits(model, source, 8)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+def test_the_averages_of_our_own_runs_come_first(norm: str) -> None:
+    """They are what a run tests; without averages the weights, never the momentum, which may have the same shapes."""
+    model = build(replace(TINY, norm=norm))
+    raw, average = random_tensors(model, 1), random_tensors(model, 2)
+    zeros = {f"momentum.{name}": torch.zeros_like(value) for name, value in model.named_parameters()}
+    assert fit(model, WeightsFile(zeros | prefixed(raw, "model."))).fits
+    assert same(model, raw)
+    floats = {name: value for name, value in average.items() if value.is_floating_point()}
+    report = fit(model, WeightsFile(zeros | prefixed(raw, "model.") | prefixed(floats, "average.")))
+    assert report.taken == "Taken: names after average."
+    assert same(model, raw | floats)
+
+
+def test_a_projector_is_no_head() -> None:
+    state = net().state_dict()
+    projector = {f"fc.{layer}.{kind}": torch.ones(512, *[512] * (kind == "weight")) for layer in (0, 2)
+                 for kind in ("weight", "bias")}  # fmt: skip
+    report = fit(build(PRESETS["ResNet-18"]), WeightsFile(without_head(state) | projector), partial=True)
+    assert [misfit.key for misfit in report.misfits] == ["fc.weight", "fc.bias"]
+    assert report.left_out == ("fc (4 tensors)",)
+
+
+OTHERS = {  # nets whose every weight is in the file, which is another net's all the same
+    "a deeper net's": ("ResNet-18", lambda: torchvision.models.resnet34()),
+    "with shortcuts": ("plain-18", lambda: torchvision.models.resnet18()),
+    "with batch norms": ("ResNet-50 GN", lambda: torchvision.models.resnet50()),
+    "with squeeze-and-excitation": ("ResNet-50", lambda: timm.create_model("seresnet50", pretrained=False)),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_larger_net_is_not_taken_for_a_smaller_one(what: str) -> None:
+    name, make = OTHERS[what]
+    with torch.device("meta"):
+        state = make().state_dict()
+    report = fit(build(from_code(name)), WeightsFile(state))
+    assert (report.fits, report.loaded) == (False, ())
+    assert report.fitting == report.total
     assert "the file is another net's" in report.sentences()[0]
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    """Quantised values have lost their scale."""
+    state = {name: value.to(torch.int8) for name, value in random_tensors(build(TINY)).items()}
+    report = fit(build(TINY), WeightsFile(state), partial=True)
+    assert {misfit.problem for misfit in report.misfits} == {"type"}
+
+
+def test_a_few_names_are_no_copy() -> None:
+    report = fit(build(PRESETS["ResNet-18"]), WeightsFile({f"{a}.conv1.weight": torch.ones(2) for a in "xy"}))
+    assert report.fitting == 0
+    assert "copy" not in " ".join(report.sentences())
+
+
+def test_shapes_that_claim_much_take_no_memory() -> None:
+    """Tensors that repeat one number are as small in memory as in the file; nobody may unfold them."""
+    state = net().state_dict() | {"fc.weight": torch.zeros(1).expand(10**12, 512, 1, 1)}
+    report = fit(build(PRESETS["ResNet-18"]), read(saved(state)), partial=True)
+    assert report.misfits[0].file == "1000000000000 x 512"

@@ -94,6 +94,12 @@ def scripted() -> bytes:
     return buffer.getvalue()
 
 
+def exported() -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(nn.Linear(2, 3), (torch.zeros(1, 2),)), buffer)
+    return buffer.getvalue()
+
+
 INDEX = {"metadata": {"total_size": 1}, "weight_map": {"conv1.weight": "model-00001-of-00002.safetensors"}}
 WRONG: dict[str, tuple[bytes, str]] = {
     "nothing at all": (b"", "an empty file"),
@@ -114,6 +120,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "a NumPy array": (arrays(np.save), "a NumPy array"),
     "NumPy arrays": (arrays(np.savez), r"NumPy arrays \(\.npz\)"),
     "TorchScript": (scripted(), "a TorchScript program"),
+    "torch.export": (exported(), r"torch\.export \(\.pt2\)"),
     "a zip": (deflated(2**16), "a zip archive"),
     "other bytes": (bytes(range(128, 200)), "begins with the bytes 80 81 82 83"),
     "a list": (saved([torch.zeros(2)]), "Received list"),
@@ -121,6 +128,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "an empty dict": (saved({}), "Received a dict without tensors"),
     "a number": (saved({"fc.weight": 1}), "Received a dict without tensors"),
     "numbered": (saved({3: torch.zeros(2)}), "Received a dict without tensors"),
+    "a module in a dict": (saved({"net": nn.Linear(2, 3), "epoch": 1}), "Save its state_dict"),
     "a module": (saved(nn.Linear(2, 3)), r"whole pickled net \(torch\.nn\.modules\.linear\.Linear\)"),
     "sparse": (saved({"fc.weight": torch.eye(3).to_sparse()}), "dense real numbers"),
     "complex": (saved({"fc.weight": torch.zeros(2, dtype=torch.complex64)}), "dense real numbers"),
@@ -203,4 +211,32 @@ def test_an_array_that_claims_more_than_the_file_holds_takes_no_memory() -> None
         for member, content in members.items():
             new.writestr(member, claim if member == name else content)
     with pytest.raises(Refused, match="cut off or damaged"):
+        read(buffer.getvalue())
+
+
+def with_pickle(program: bytes) -> bytes:
+    """A file of torch.save whose pickle is this program."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(saved({"w": torch.zeros(2)}))) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, program if name.endswith("data.pkl") else old.read(name))
+    return buffer.getvalue()
+
+
+def test_a_bytearray_of_any_size_is_not_made() -> None:
+    with pytest.raises(Refused, match="Received a bytearray"):
+        read(with_pickle(b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R."))
+
+
+def test_a_container_that_holds_itself_comes_once() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    found = read(saved({"state_dict": {"w": torch.zeros(2)}, "log": endless}))
+    assert (list(found.tensors), found.others) == (["state_dict/w"], ("log",))
+
+
+def test_another_pickle_protocol_is_said() -> None:
+    buffer = io.BytesIO()
+    torch.save({"w": torch.zeros(2)}, buffer, pickle_protocol=4)
+    with pytest.raises(Refused, match="saved with another pickle protocol"), pytest.warns(match="pickle protocol 4"):
         read(buffer.getvalue())
