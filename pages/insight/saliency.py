@@ -11,6 +11,7 @@ from pages.ui.cached import DataInfo, data_info, explainable_layers, look, sampl
 from resnet.attribution.methods import METHODS, common_scale
 from resnet.data import dataset as data
 from resnet.data.formats import PHOTO_TYPES
+from resnet.data.photos import picture_image
 from resnet.errors import Refused
 from resnet.limits import PHOTO_MB
 from resnet.nets.spec import cifar, twins
@@ -65,6 +66,8 @@ def of_weights() -> Shown | None:
     """A net of the visitor's with weights from anywhere; None before they are there."""
     spec = state.net()
     widgets.net_field(spec, "saliency.net")
+    if spec.frames:
+        raise Refused("Pictures are explained, and this net reads clips or volumes.", choices="a net with 0 frames")
     chosen = pretrained.field(spec, "saliency.weights")
     if chosen is None:
         return None
@@ -178,7 +181,7 @@ def show(shown: list[Shown], seen: list[np.ndarray]) -> None:
 def overlay(each: Explained, method: str, high: float, opacity: float, key: str) -> None:
     net, pixels, said, target, values = each
     st.subheader(net.title)
-    rgb = np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3))
+    rgb = np.asarray(picture_image(pixels.transpose(1, 2, 0)).convert("RGB"))
     figure = attribution_plots.overlay(rgb, values, high, opacity, METHODS[method].signed)
     size, share = net.model.spec.image_size, said.probabilities[np.array(said.classes) == target]
     belief = f"its probability is {100 * share[0]:.1f} %" if len(share) else "not among its top five"

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,3 +158,24 @@ def test_what_was_changed_in_reading_a_photo_is_said(pair: list[Run]) -> None:
     app = upload(app, "moving.gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert "The first of its 2 pictures was taken." in texts(app)
     assert not app.error
+
+
+def test_pictures_of_eight_bands_are_explained(data_of_its_own: Path) -> None:
+    arrays: dict[str, Any] = {}
+    for part, count in (("train", 64), ("test", 40)):
+        arrays[f"{part}_images"] = np.random.default_rng(0).integers(0, 256, (count, 12, 12, 8), np.uint8)
+        arrays[f"{part}_labels"] = np.arange(count) % 3
+    np.savez(data_of_its_own / "tiny.npz", **arrays)
+    run = runs.create(tiny.job(net=dataclasses.replace(TINY, classes=3, image_size=12, in_channels=8)))
+    assert train(run.path).state == "finished"
+    app = open_page("insight/saliency.py")
+    assert "for the logit of" in texts(app)
+    assert not app.error
+    app = upload(app, "photo.jpg", encoded(PHOTO, "JPEG"))
+    assert [box.value[:46] for box in app.error] == ["A net for photos takes 3 channels (RGB) or 1 ("]
+
+
+def test_a_net_for_volumes_explains_no_pictures(pair: list[Run]) -> None:
+    app = open_page("insight/saliency.py", net="ResNet3D-18")
+    field(app, "selectbox", "saliency.first").set_value("another net, or other weights").run()
+    assert "this net reads clips or volumes" in fine(app).error[0].value
