@@ -163,7 +163,7 @@ def test_a_picture_that_is_damaged_after_the_first_look_is_named(folder: Path) -
     (folder / "train" / "dog" / "2.jpg").write_bytes(b"\xff\xd8\xffnothing")
     (folder / "val" / "owl" / "1.png").unlink()
     for workers in (0, 1):
-        with pytest.raises(Refused, match=r"^train/dog/2.jpg: This picture is damaged or cut off") as caught:
+        with pytest.raises(Refused, match=r"^train/dog/2.jpg: This JPEG is damaged or cut off") as caught:
             steps(streaming(found, workers), 0, 6)
         assert "Traceback" not in str(caught.value)
         with pytest.raises(Refused, match=r"^val/owl/1.png cannot be read \(No such file or directory\)"):
