@@ -39,7 +39,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option("--weights", type=Path, help="safetensors or a state_dict to write with it; untrained ones without it")
     option("--partial", action="store_true", help="load all of --weights that fits, and leave the rest at its start")
     option("--run", help="a run's id: its net and weights, and how its images are prepared")
-    option("--opset", type=int, default=18, help="of ONNX")
+    option("--opset", type=int, default=18, help="of ONNX, 11 to 23; 18 without it")
     option("--out", type=Path, help="the file to write; a name after the net without it")
 
 
@@ -167,7 +167,10 @@ def _of_net(args: argparse.Namespace, needs_weights: bool) -> "tuple[NetSpec, Re
         return spec, build(spec) if needs_weights else None, None
     model, file = build(spec), read(args.weights)
     load_weights(model, file, args.weights, args.partial)
-    return spec, model, file.inputs and file.inputs.fitted(spec)
+    inputs = file.inputs and file.inputs.fitted(spec)
+    if inputs is None:
+        print(f"{args.weights} does not say how images are prepared, so nor does the export.", file=sys.stderr)
+    return spec, model, inputs
 
 
 def load_weights(model: "ResNet", file: "WeightsFile", path: Path, partial: bool) -> "Report":

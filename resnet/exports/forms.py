@@ -18,6 +18,7 @@ from resnet.errors import Refused, choose
 from resnet.exports.calls import timm_call, timm_reason, torchvision_call, torchvision_reason
 from resnet.exports.keras import keras_source
 from resnet.exports.plan import source_reason
+from resnet.exports.preparing import constants
 from resnet.exports.pytorch import torch_source
 from resnet.nets.codes import to_json
 from resnet.nets.inputs import Inputs
@@ -71,7 +72,8 @@ def export(
 ) -> bytes:
     """The file's content, with what a user of the net needs to prepare its images where `inputs` says it.
 
-    `opset` is for ONNX alone. Refused where the net cannot be written so, or where its weights are missing.
+    `opset` is for ONNX alone. Refused where the net cannot be written so, where its weights are missing, or
+    where `inputs` are another net's.
     """
     exporter = choose("export", name, EXPORTERS)
     reason = exporter.reason(spec)
@@ -81,6 +83,8 @@ def export(
         raise Refused(f"{exporter.title} holds weights.", "no model", "one that is built or trained")
     if opset not in ONNX_OPSETS:
         raise Refused("ONNX is written in certain opsets.", opset, f"{ONNX_OPSETS[0]} to {ONNX_OPSETS[-1]}")
+    if inputs and inputs.fitted(spec) != inputs:
+        raise Refused("Mean and deviation have the net's channels, and each of its classes has a name.", "others")
     content = exporter.write(Content(spec, model, inputs, opset))
     return content.encode() if isinstance(content, str) else content
 
@@ -144,6 +148,10 @@ def _metadata(content: Content) -> dict[str, str]:
     return {"program": "ResNet Explorer", "spec": to_json(content.spec)} | known
 
 
+def _constants(content: Content) -> str:
+    return f"\n{constants(content.spec, content.inputs)}" if content.inputs else ""
+
+
 def _onnx_reason(spec: NetSpec) -> str:
     params = profile(spec).params
     return f"An ONNX file holds less than 2 GiB; {params:,} parameters take more." if 4 * params >= ONNX_BYTES else ""
@@ -169,12 +177,12 @@ EXPORTERS: dict[str, Exporter] = {
     "torchvision": Exporter(
         "torchvision call", ".torchvision.py", "text/x-python",
         "The call with which torchvision builds the same net.",
-        lambda c: torchvision_call(c.spec), reason=torchvision_reason,
+        lambda c: torchvision_call(c.spec) + _constants(c), reason=torchvision_reason,
     ),
     "timm": Exporter(
         "timm call", ".timm.py", "text/x-python",
         "The call with which timm builds the same net.",
-        lambda c: timm_call(c.spec), reason=timm_reason,
+        lambda c: timm_call(c.spec) + _constants(c), reason=timm_reason,
     ),
     "onnx": Exporter(
         "ONNX", ".onnx", "application/octet-stream",

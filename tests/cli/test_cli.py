@@ -160,6 +160,7 @@ def test_export_writes_a_file_with_the_weights_given(tmp_path: Path, capsys: pyt
     given, out = tmp_path / "given.safetensors", tmp_path / "out.safetensors"
     save_file(model.state_dict(), given)
     assert main(["export", TINY_CODE, "weights", "--weights", str(given), "--out", str(out)]) == 0
+    assert "does not say how images are prepared" in capsys.readouterr().err
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in load_file(out).items())
     assert main(["export", "ResNet-20", "weights", "--weights", str(given), "--out", str(out)]) == 2
     told = capsys.readouterr().err

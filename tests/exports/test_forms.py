@@ -155,6 +155,9 @@ def test_sources_say_nothing_that_is_not_used_and_are_formatted(tmp_path: Path) 
             spec = (TWINS | ODD)[name]
             if not EXPORTERS[kind].reason(spec):
                 (tmp_path / f"{kind}_{index}.py").write_bytes(export(kind, spec))
+    for index, inputs in enumerate([BY_CHANNEL, BY_PIXEL]):
+        for kind in ("pytorch", "keras"):
+            (tmp_path / f"prepared_{kind}_{index}.py").write_bytes(export(kind, SEEN, inputs=inputs))
     options = ["--isolated", "--line-length", "120", "--no-cache", str(tmp_path)]
     for command in (["check", "--select", "F,E,W,I,B,UP,SIM,ARG"], ["format", "--check", "--diff"]):
         done = subprocess.run([sys.executable, "-m", "ruff", *command, *options], capture_output=True, text=True)
@@ -265,21 +268,48 @@ def test_what_no_source_is_written_for_is_refused(field: str, monkeypatch: pytes
 NAMES = ("cat", 'do"g', "'''", """\"\"\"\nimport os""", "caf\udce9", "\u202eowl", *"ghij")
 BY_CHANNEL = Inputs((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), NAMES)
 BY_PIXEL = Inputs(
-    tuple(tuple(tuple((c + 8 * y + x) / 99 for x in range(8)) for y in range(8)) for c in range(3)),
+    tuple(tuple(tuple((100 * c + 8 * y + x) / 999 for x in range(8)) for y in range(8)) for c in range(3)),
     (1.0, 1.0, 1.0),
     NAMES,
 )
 
 
+SEEN = replace(PRESETS["ResNet-20"], image_size=8)
+
+
 @pytest.mark.parametrize("inputs", [BY_CHANNEL, BY_PIXEL], ids=["by channel", "by pixel"])
 def test_the_pytorch_source_prepares_images_as_in_training(inputs: Inputs, tmp_path: Path) -> None:
     path = tmp_path / "net.py"
-    path.write_bytes(export("pytorch", replace(PRESETS["ResNet-20"], image_size=8), inputs=inputs))
+    path.write_bytes(export("pytorch", SEEN, inputs=inputs))
     code = runpy.run_path(str(path))
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     expected = normalise(images, torch.tensor(inputs.mean), torch.tensor(inputs.std))
     torch.testing.assert_close(code["prepare"](images), expected)
     assert (code["CLASS_NAMES"], code["IMAGE_SIZE"]) == (NAMES, 8)
+    assert (code["MEAN"], code["STD"]) == (inputs.mean, inputs.std)
+
+
+@pytest.mark.parametrize("inputs", [BY_CHANNEL, BY_PIXEL], ids=["by channel", "by pixel"])
+def test_clips_are_prepared_as_images_are(inputs: Inputs, tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_bytes(export("pytorch", small(frames=3, classes=10, image_size=8), inputs=inputs))
+    clips = torch.randint(0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8)
+    frames = [normalise(frame, torch.tensor(inputs.mean), torch.tensor(inputs.std)) for frame in clips.unbind(2)]
+    torch.testing.assert_close(runpy.run_path(str(path))["prepare"](clips), torch.stack(frames, 2))
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "timm"])
+def test_calls_say_how_images_are_prepared(kind: str, tmp_path: Path) -> None:
+    spec = replace(PRESETS["ResNet-18"], classes=10)
+    (tmp_path / "call.py").write_bytes(export(kind, spec, inputs=BY_CHANNEL))
+    code = runpy.run_path(str(tmp_path / "call.py"))
+    assert (code["MEAN"], code["CLASS_NAMES"], code["IMAGE_SIZE"]) == (BY_CHANNEL.mean, NAMES, 224)
+
+
+@pytest.mark.parametrize("other", [replace(SEEN, classes=9), replace(SEEN, in_channels=1)], ids=["classes", "grey"])
+def test_the_inputs_of_another_net_are_refused(other: NetSpec) -> None:
+    with pytest.raises(Refused, match="each of its classes has a name"):
+        export("pytorch", other, inputs=BY_CHANNEL)
 
 
 def test_weights_say_how_images_are_prepared(tmp_path: Path) -> None:

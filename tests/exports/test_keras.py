@@ -68,6 +68,7 @@ def test_keras_source(keras_process: Worker, name: str, tmp_path: Path) -> None:
     assert f"Keras counts {params + moving:,} parameters" in export("keras", spec).decode()
     assert all(settings == [1e-5, 0.9] for settings in reply["norms"].values())
     assert bool(reply["norms"]) == bool(moving)
+    assert reply["halved"]
     check_starts(spec, reply["starts"], dot="_")
     check_outputs(spec, model, reply)
 

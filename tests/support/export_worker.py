@@ -106,6 +106,8 @@ def run_keras(source: str, shapes: Shapes, shape: Sequence[int], saved: str) -> 
     model = code["build"]()
     starts = {name: spread(keras.ops.convert_to_tensor(w)) for name, w in keras_weights(model)}
     weights = fill(shapes)
+    code["load_torch"](model, {key: value.bfloat16() for key, value in weights.items()})
+    halved = keras.ops.convert_to_numpy(model.get_layer("fc").kernel)
     code["load_torch"](model, weights if saved else {key: value.numpy() for key, value in weights.items()})
     if saved:
         model.save(saved)
@@ -117,6 +119,7 @@ def run_keras(source: str, shapes: Shapes, shape: Sequence[int], saved: str) -> 
             stages[layer.name.split("_")[0]] = list(layer.output.shape[1:])
     prepared = code["prepare"](pixels(shape)).tolist() if "prepare" in code else []
     return {
+        "halved": bool((weights["fc.weight"].bfloat16().float().numpy() == halved.T).all()),
         "prepared": prepared,
         "classes": code.get("CLASS_NAMES"),
         "starts": starts,
