@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,31 +23,39 @@ SPELLINGS = {
     "ResNet-50": [
         *("resnet50", "ResNet50", "resnet-50", "RESNET_50", "ResNet 50", "resnet50_v1.5", "ResNet-50 v1.5"),
         *("resnet50v1b", "timm/resnet50.a1_in1k", "resnet50.tv2_in1k", "hf-hub:timm/resnet50.a1_in1k"),
-        *("torchvision.models.resnet50", "keras.applications.resnet50.ResNet50", "timm.models.resnet50"),
-        *("microsoft/resnet-50", "https://huggingface.co/microsoft/resnet-50"),
+        *("torchvision.models.resnet50", "timm.models.resnet50", "resnet50.pth", "resnet50_imagenet"),
+        *("microsoft/resnet-50", "https://huggingface.co/microsoft/resnet-50/", "ResNet50_Weights.IMAGENET1K_V2"),
+        *("tv_resnet50", "gluon_resnet50_v1b", "swsl_resnet50", "resnet50_swsl", "dino_resnet50", "nvidia_resnet50"),
+        *("ResNet\N{NON-BREAKING HYPHEN}50", "ResNet\N{EN DASH}50", "\N{FULLWIDTH LATIN CAPITAL LETTER R}esNet-50"),
     ],
-    "ResNet-50 v1": ["resnet50v1", "resnet50_v1", "ResNet-50_v1"],
+    "ResNet-50 v1": [
+        *("resnet50v1", "resnet50_v1", "ResNet-50_v1"),  # Keras strides as in the paper
+        *("keras.applications.ResNet50", "tf.keras.applications.resnet50.ResNet50"),
+    ],
+    "ResNet-34": ["resnet34_v1", "gluon_resnet34_v1b", "ResNet-34 v1.5"],
     "ResNet-50-C": ["resnet50c", "resnet50_v1c"],
     "ResNet-50-D": ["resnet50d", "resnet50d.ra2_in1k", "resnet50_v1d"],
     "ResNet-50 GN": ["resnet50_gn"],
     "ResNet-50 OS8": ["resnet50_os8"],
     "Pre-ResNet-50": [
         *("resnetv2_50", "preact_resnet50", "PreActResNet50", "pre_resnet_50", "resnet_v2_50"),
-        *("resnet50v2", "ResNet50V2", "keras.applications.resnet_v2.ResNet50V2"),
+        *("resnet50v2", "ResNet50V2"),
     ],
     "Pre-ResNet-50-D": ["resnetv2_50d", "preact_resnet50d"],
-    "Pre-ResNet-164": ["preact_resnet164", "PreResNet-164"],
+    "Pre-ResNet-164": ["preact_resnet164", "PreResNet-164", "preresnet164_cifar10"],
     "SE-ResNet-50": ["seresnet50", "se_resnet50", "SEResNet50", "timm/seresnet50.a1_in1k"],
     "Wide ResNet-50-2": ["wide_resnet50_2", "wide-resnet-50-2", "WRN-50-2", "WideResNet50-2"],
     "Wide ResNet-101-2": ["wide_resnet101_2"],
-    "WRN-28-10": ["wrn_28_10", "wrn-28-10", "Wide-ResNet-28-10", "wide_resnet28_10"],
-    "ResNeXt-50 32x4d": ["resnext50_32x4d", "ResNeXt-50", "resnext50_32x4d.fb_ssl_yfcc100m_ft_in1k"],
-    "ResNeXt-101 32x8d": ["resnext101_32x8d"],
+    "WRN-28-10": ["wrn_28_10", "wrn-28-10", "Wide-ResNet-28-10", "wide_resnet28_10", "wrn28_10_cifar10"],
+    "ResNeXt-50 32x4d": ["resnext50_32x4d", "ResNeXt-50", "resnext50_32x4d.fb_ssl_yfcc100m_ft_in1k",
+                         "ResNeXt-50 (32\N{MULTIPLICATION SIGN}4d)"],
+    "ResNeXt-101 32x8d": ["resnext101_32x8d", "ig_resnext101_32x8d", "resnext101_32x8d_wsl"],
     "ResNeXt-101 64x4d": ["resnext101_64x4d", "ResNeXt-101-64x4d"],
     "ResNet3D-18": ["r3d_18", "R3D-18", "torchvision.models.video.r3d_18"],
-    "ResNet-18 CIFAR stem": ["resnet18_cifar", "cifar_resnet18"],
-    "ResNet-56": ["resnet56", "cifar_resnet56", "resnet56_cifar", "CIFAR ResNet-56"],
+    "ResNet-18 CIFAR stem": ["resnet18_cifar", "cifar_resnet18", "edadaltocg/resnet18_cifar10"],
     "ResNet-20": ["resnet20", "cifar10_resnet20", "resnet20_cifar10"],
+    "ResNet-56": ["resnet56", "cifar_resnet56", "resnet56_cifar", "CIFAR ResNet-56", "cifar10_resnet56",
+                  "chenyaofo/pytorch-cifar-models:cifar10_resnet56", "resnet-56-cifar-10"],
     "ResNet-110": ["resnet110", "ResNet_110"],
     "ResNet-26": ["resnet26", "microsoft/resnet-26", "resnet26.bt_in1k"],
     "ResNet-14": ["resnet14"],
@@ -79,11 +88,25 @@ def test_a_nets_own_name_gives_it_and_its_twin() -> None:
     {
         "plain-20": "ResNet-20", "plain20": "ResNet-20", "Plain_20": "ResNet-20", "plain ResNet-20": "ResNet-20",
         "plain-34": "ResNet-34", "plain-26": "ResNet-26", "plain-50_v1": "ResNet-50 v1", "plain50c": "ResNet-50-C",
+        "PlainNet-20": "ResNet-20", "plain20_cifar10": "ResNet-20",
         "plain_seresnet50": "SE-ResNet-50", "plain wrn-28-10": "WRN-28-10", "plain resnetv2_50": "Pre-ResNet-50",
     }.items(),
 )  # fmt: skip
 def test_plain_twins(text: str, name: str) -> None:
     assert from_code(text) == plain_twin(PRESETS[name])
+
+
+@pytest.mark.parametrize(
+    "text", ["cifar100_resnet56", "resnet-56-cifar-100", "wrn_28_10_cifar100", "resnet18_cifar100"]
+)
+def test_nets_for_cifar_100_have_its_classes(text: str) -> None:
+    assert from_code(text) == replace(from_code(text.replace("100", "10")), classes=100)
+
+
+def test_a_question_about_a_net_for_cifar_100_keeps_its_classes() -> None:
+    with pytest.raises(SpecError, match="More than one net goes by this name") as caught:
+        from_code("resnet50_cifar100")
+    assert {from_code(choice).classes for choice in caught.value.choices.split(" or ")} == {100}
 
 
 def test_depths_that_mean_a_net_of_imagenet() -> None:
@@ -165,6 +188,60 @@ def test_presets_after_timms_nets_cost_the_same(name: str, theirs: str, values: 
             net(torch.empty(1, 3, 224, 224))
     ours = profile(PRESETS[name])
     assert (ours.params, ours.flops) == (sum(p.numel() for p in net.parameters()), counter.get_total_flops())
+
+
+DEPRECATED = [
+    "tv_resnet34",
+    "tv_resnext50_32x4d",
+    "ssl_resnext101_32x16d",
+    "swsl_resnet18",
+    "gluon_resnet18_v1b",
+    "gluon_resnet101_v1c",
+    "gluon_resnet152_v1d",
+    "gluon_resnet50_v1s",
+    "gluon_seresnext101_64x4d",
+]
+
+
+@pytest.mark.filterwarnings("ignore:Mapping deprecated model name")
+@pytest.mark.parametrize("name", DEPRECATED)
+def test_timms_older_names_give_timms_nets(name: str) -> None:
+    with torch.device("meta"):
+        theirs = timm.create_model(name)
+    assert layers(build(from_code(name), device="meta")) == layers(theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [
+        ("ResNet50", 25_557_032, 3_857_973_248),
+        ("ResNet101", 44_549_160, 7_570_194_432),
+        ("ResNet50V2", 25_549_352, 3_482_255_360),
+        ("ResNet152V2", 60_185_128, 10_906_697_728),
+    ],
+)
+def test_names_of_keras_applications_give_their_nets(name: str, params: int, macs: int) -> None:
+    """Measured on Keras 3.15's nets: trainable parameters without the biases of convolutions, and multiply-adds."""
+    found = profile(from_code(f"keras.applications.{name}"))
+    assert (found.params, found.macs) == (params, macs)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    {
+        "wrn-40-1": 0.6, "WRN_40_2": 2.2, "wrn-40-4": 8.9, "WRN-40-8": 35.7, "wide_resnet28_12": 52.5,
+        "WideResNet-22-8": 17.2, "wrn22_10": 26.8, "wrn-16-8": 11.0, "wrn_16_10": 17.1,
+    }.items(),
+)  # fmt: skip
+def test_wide_nets_have_the_published_parameters(name: str, millions: float) -> None:
+    """Table 4 of arXiv 1605.07146."""
+    assert round(profile(from_code(name)).params / 1e6, 1) == millions
+
+
+def test_the_deepest_net_of_he_2016() -> None:
+    net = from_code("ResNet-1001")
+    assert (net.depth, net.block, net.classes) == (1001, "preact-bottleneck", 10)
+    assert net == from_code("preact_resnet1001")
 
 
 # What is not a name
