@@ -299,4 +299,4 @@ def test_two_processes_stream_their_shares_and_name_what_is_damaged(folder: Path
     assert ended.returncode == 1
     [run] = runs.all_runs()
     assert run.status().state == "failed"
-    assert run.status().message.startswith(f"Process 1 of 2: {damaged}: This picture is damaged or cut off")
+    assert run.status().message.startswith(f"Process 1 of 2: {damaged}: This PNG is damaged or cut off")
