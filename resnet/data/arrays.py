@@ -16,6 +16,7 @@ MAX_CHANNELS = 64  # as in NetSpec
 AT_ONCE = 2**24  # numbers turned at one time
 Arrays = dict[str, NDArray[Any]]  # by part: train and test, or all
 FLOAT_RANGES = ((0, 1), (-1, 1), (0, 255))  # in which floats are pixels
+BRIGHT = 16  # floats in 0 to 255 reach it; those in 0 to 1.05 do not, and rounding them would leave 0 and 1
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _range(images: Arrays) -> tuple[Any, Any, bool]:
     """The numbers that become 0 and 255, and whether they are those of the first part itself."""
     ranges = {part: _whole_range(array, f"{part}_images") for part, array in images.items()}
     (low, high), kinds = next(iter(ranges.values())), {array.dtype.kind for array in images.values()}
-    if kinds == {"b"}:
+    if kinds == {"b"} or ("f" not in kinds and all(found == (0, 1) for found in ranges.values())):
         return 0, 1, False
     if not kinds & {"b", "f"}:
         inside = all(least >= 0 and most <= 255 for least, most in ranges.values())
@@ -82,13 +83,15 @@ def _range(images: Arrays) -> tuple[Any, Any, bool]:
     limits = next((pair for pair in FLOAT_RANGES if _fits(low, high, pair)), None)
     if limits is None or not all(_fits(least, most, limits) for least, most in ranges.values()):
         said = " and ".join(f"{least:,} to {most:,} in {part}_images" for part, (least, most) in ranges.items())
-        raise Refused("Pictures of floats must be in 0 to 1, -1 to 1 or 0 to 255, all in the same.", said)
+        wanted = f"0 to 1, -1 to 1, or 0 to 255 with some of {BRIGHT} or more"
+        raise Refused(f"Pictures of floats must be in {wanted}, all in the same.", said)
     return *limits, False
 
 
 def _fits(low: float, high: float, limits: tuple[int, int]) -> bool:
-    """Not 0 to 1 in 0 to 255: one part would be black."""
-    return limits[0] <= low and high <= limits[1] and (limits[1] == 1 or high > 1)
+    """But for rounding errors."""
+    slack = (limits[1] - limits[0]) / 510  # half a step of the bytes that they become
+    return limits[0] - slack <= low and high <= limits[1] + slack and (limits[1] == 1 or high >= BRIGHT)
 
 
 def _whole_range(array: NDArray[Any], key: str) -> tuple[Any, Any]:

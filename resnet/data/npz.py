@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnet.data.arrays import Axes, axes, pixels
+from resnet.data.arrays import MAX_CHANNELS, Axes, axes, pixels
 from resnet.data.labels import classes
 from resnet.data.sizes import check_bytes, check_size
 from resnet.errors import Refused
 
 PARTS = {
-    "train": ("train", "training", "tr"),
-    "test": ("test", "testing", "te"),
+    "train": ("train", "training", "trainset", "tr"),
+    "test": ("test", "testing", "testset", "te"),
     "val": ("val", "valid", "validation", "dev"),
     "all": ("",),
 }
@@ -96,14 +96,15 @@ def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list
     for key in keys:
         by_role.setdefault(ROLES.get(re.sub("[^a-z]", "", key.lower()), ""), key)
     whole = [part for part in PARTS if {f"{part}_images", f"{part}_labels"} <= by_role.keys()]
+    train = next((part for part in ("train", "all") if part in whole), "")
     held_out = next((part for part in ("test", "val") if part in whole), "")
-    if "train" in whole and held_out:
-        taken, notes = {"train": "train", held_out: "test"}, []
-    elif "all" in whole and "train" not in whole:
+    if train and held_out:
+        taken, notes = {train: "train", held_out: "test"}, []
+    elif train == "all":
         taken, notes = {"all": "all"}, ["Every 5th picture of each class is a test picture, for the file has no parts."]
     else:
         raise _lacking(by_role, keys)
-    if held_out == "val" and "train" in taken:
+    if held_out == "val":
         notes.append(f"The test pictures are {by_role['val_images']}, for there are none of a test.")
     names = {f"{part}_{thing}": f"{role}_{thing}" for part, role in taken.items() for thing in THINGS}
     names |= {"class_names": "class_names", "source": "source"}
@@ -164,11 +165,14 @@ def _check_kind(role: str, header: Header) -> None:
 
 
 def _check_part(part: str, shape: tuple[int, ...], headers: dict[str, Header]) -> None:
+    labels = headers[f"{part}_labels"].shape
+    if labels and shape and shape[-1] == labels[0] > MAX_CHANNELS and shape[0] != labels[0]:  # as MATLAB keeps them
+        rule = f"{part}_images has its pictures along the last axis: put them first with np.moveaxis(images, -1, 0)."
+        raise Refused(rule, shape)
     found = axes(f"{part}_images", shape)
     if found.count < 1:
         raise Refused(f"{part}_images is empty. At least one picture is needed.")
     check_size(found.size)
-    labels = headers[f"{part}_labels"].shape
     if len(labels) not in (1, 2) or labels[0] != found.count or 0 in labels:
         raise Refused(f"{part}_labels must be one number or word for each of the {found.count} images.", labels)
     masks, plane = headers.get(f"{part}_masks"), (found.size, found.size)

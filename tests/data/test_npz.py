@@ -68,6 +68,9 @@ def both(change: Callable[[np.ndarray], np.ndarray], thing: str = "images") -> d
         ("Train-Images", "TRAIN_LABELS", "Test-Images", "TEST_LABELS"),
         ("trainX", "trainY", "testX", "testY"),
         ("training_img", "training_label", "dev_img", "dev_label"),
+        ("train_set_x", "train_set_y", "test_set_x", "test_set_y"),
+        ("images", "labels", "test_images", "test_labels"),
+        ("X", "y", "X_val", "y_val"),
     ],
 )
 def test_npz_with_other_key_names(data_dir: Path, keys: tuple[str, ...]) -> None:
@@ -105,6 +108,12 @@ PIXELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray
     "half": (lambda x: (x / 255).astype(np.float16), lambda x: x, "float16, in 0 to 1"),
     "-1 to 1": (lambda x: x / 127.5 - 1, lambda x: x, "float64, in -1 to 1"),
     "floats to 255": (lambda x: x + 0.4 - 0.4 * (x == 255), lambda x: x, "float64, in 0 to 255"),
+    "0 to 1 but for rounding": (
+        lambda x: (x / 255 * 1.0000003 - 1e-7).astype(np.float32),
+        lambda x: x,
+        "float32, in 0 to 1",
+    ),
+    "0 and 1": (lambda x: (x > 99).astype(np.uint8), lambda x: 255 * (x > 99), "uint8, in 0 to 1"),
     "int64": (lambda x: x.astype(np.int64), lambda x: x, "int64, in 0 to 255"),
     "big-endian": (lambda x: x.astype(">u2"), lambda x: x, "uint16, in 0 to 255|>u2, in 0 to 255"),
     "12 bits": (lambda x: x.astype(np.uint16) * 16, lambda x: x, "0 to 4,080.*uint16"),
@@ -199,9 +208,10 @@ BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
     "missing": ({"test_labels": None, "test_images": None}, "lacks test_images, test_labels.*Found train_images"),
     "floats beyond": (
         {"train_images": np.full((12, 9, 9, 3), 300.5)},
-        r"-1 to 1 or 0 to 255.*300\.5 to 300\.5",
+        r"-1 to 1, or 0 to 255.*300\.5 to 300\.5",
     ),
-    "standardised": (both(lambda x: x / 50 - 2.5), r"0 to 1, -1 to 1 or 0 to 255.*-2\.5 to"),
+    "just over 1": (both(lambda x: x / 255 * 1.05), r"0 to 255 with some of 16 or more.*0\.0 to 1\.05"),
+    "standardised": (both(lambda x: x / 50 - 2.5), r"0 to 1, -1 to 1, or 0 to 255.*-2\.5 to"),
     "two ranges": (both(lambda x: x / 255 if len(x) > 6 else x + 0.5 - (x > 254)), "all in the same"),
     "two ranges turned": (both(lambda x: x / 255 if len(x) == 6 else x / 1.0), "all in the same"),
     "nan": ({"train_images": NAN, "test_images": NAN[:6]}, "train_images has 10 numbers that are NaN"),
@@ -213,6 +223,10 @@ BAD_NPZ: dict[str, tuple[dict[str, Any], str]] = {
     "oblong volumes": ({"train_images": np.zeros((12, 16, 20, 24), np.uint8)}, "volumes.*until"),
     "volumes of colour": ({"train_images": np.zeros((12, 9, 9, 9, 1), np.uint8)}, "volumes.*until"),
     "65 channels": ({"train_images": np.zeros((12, 9, 9, 65), np.uint8)}, "up to 64 channels"),
+    "pictures last": (
+        {"train_images": np.zeros((9, 9, 3, 70), np.uint8), "train_labels": np.zeros(70, int)},
+        r"along the last axis.*np\.moveaxis.*9, 9, 3, 70",
+    ),
     "flat": ({"train_images": np.zeros((12, 243), np.uint8)}, r"must be \(N, S, S\)"),
     "empty": (
         {"test_images": np.zeros((0, 9, 9, 3), np.uint8), "test_labels": np.zeros(0, int)},
