@@ -25,7 +25,7 @@ START = 1024  # bytes by which a file is told from others
 MAX_PIXELS = 64_000_000  # decoded; the measured peak of it all is 0.5 to 1.3 GB (WebP with transparency)
 MAX_JPEG = 256_000_000  # of one that is decoded small: 50 MB at 200 megapixels
 MAX_COEFFICIENTS = 1_000_000_000  # bytes that a JPEG in several scans (a progressive one) keeps until the last scan
-MAX_SCANS = 100  # each goes over all pixels; encoders write 10 or so
+MAX_SCANS, MAX_SCANNED = 100, 4e9  # each goes over all pixels, 1e9 take about a second; encoders write 10 or so
 
 # All that the readers raise on damaged files (found by cutting and flipping bytes of real ones).
 _DAMAGED = (
@@ -125,8 +125,9 @@ def _scans(raw: bytes) -> int:
 
 
 def _check_scans(image: JpegImageFile, scans: int) -> None:
-    if scans > MAX_SCANS:
-        raise Refused(f"A JPEG may have up to {MAX_SCANS} scans. Save it again, not as a progressive one.")
+    if scans > (most := min(MAX_SCANS, MAX_SCANNED // (image.width * image.height))):
+        rule = f"A JPEG of {image.width:,} x {image.height:,} pixels may have up to {most:.0f} scans."
+        raise Refused(rule, min(scans, MAX_SCANS + 1), "one that is saved again, not as a progressive one")
     sampled = [(across, down) for _, across, down, _ in image.layer]
     finest = max(across for across, _ in sampled) * max(down for _, down in sampled)
     needed = 2 * image.width * image.height * sum(across * down for across, down in sampled) // finest

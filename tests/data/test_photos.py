@@ -75,6 +75,15 @@ def test_exif_orientation_is_applied(kind: str, tag: int, turns: int, mirrored: 
     assert np.abs(found.astype(int) - expected).mean() < 8
 
 
+def test_a_heic_is_turned_once() -> None:
+    """It says its orientation in its own box and often in EXIF too."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    raw = encode(Image.fromarray(SMOOTH), "HEIC", quality=95, exif=exif.tobytes())
+    assert b"irot" in raw
+    assert np.abs(np.asarray(open_photo(raw)).astype(int) - np.rot90(SMOOTH, 3)).mean() < 4
+
+
 def test_broken_exif_leaves_the_pixels() -> None:
     raw = encode(Image.fromarray(SMOOTH), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
     with warnings.catch_warnings(action="ignore"):
@@ -321,7 +330,7 @@ BAD = (
         "huge avif": (ispe("AVIF", 100_000, 100_000), "100,000 x 100,000"),
         "large avif": (ispe("AVIF", 9_000, 9_000), "9,000 x 9,000"),
         "huge tile": (tiled(40_000, 40_000), "40,000 x 40,000 pixels"),
-        "many scans": (many_scans(101), "up to 100 scans"),
+        "many scans": (many_scans(101), r"up to 100 scans.*101"),
     }
     | {f"cut {kind}": (raw[: len(raw) * 2 // 3], "damaged or cut off") for kind, raw in GOOD.items()}
 )
@@ -336,6 +345,15 @@ def test_a_progressive_jpeg_may_take_so_much_memory(monkeypatch: pytest.MonkeyPa
         open_photo(raw)
     open_photo(encode(Image.fromarray(SMOOTH), "JPEG"))
     open_photo(encode(Image.fromarray(SMOOTH), "JPEG", progressive=True))  # colours of half the size
+
+
+def test_the_scans_of_a_large_jpeg_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, scans = many_scans(10), 20
+    monkeypatch.setattr("resnet.data.photos.MAX_SCANNED", 60 * 90 * scans)
+    open_photo(raw)
+    monkeypatch.setattr("resnet.data.photos.MAX_SCANNED", 60 * 90 * scans - 1)
+    with pytest.raises(Refused, match="up to 19 scans"):
+        open_photo(raw)
 
 
 @pytest.mark.parametrize("name", BAD)
