@@ -71,7 +71,7 @@ def of_runs(chosen: list[Run]) -> Request:
 def races() -> dict[str, list[Run]]:
     """Groups of trained runs by a title, the newest first."""
     groups: dict[str, list[Run]] = {}
-    for run in [*runs.all_runs(), *runs.shipped()]:
+    for run in runs.every():
         if run.checkpoint_step():
             groups.setdefault(run.job.group or run.id, []).append(run)
     ordered = [sorted(group, key=lambda run: run.job.net.plain) for group in groups.values()]

@@ -78,9 +78,9 @@ def of_weights() -> Shown | None:
     return Shown(Model(spec, chosen.weights, inputs), inputs.class_names, chosen.title)
 
 
-def nets_field() -> list[Shown]:
+def nets_field(trained: list[Run]) -> list[Shown]:
     """Any net, and at will a run beside it: its twin, if it has one, until the visitor chooses."""
-    found = {run.id: run for run in runs.trained()}
+    found = {run.id: run for run in sorted(trained, key=lambda run: run.job.net.plain)}
     labels = {name: run_label(run) for name, run in found.items()}
     name = st.selectbox("Trained net", [*found, OTHER], key="saliency.first", format_func=lambda n: labels.get(n, n))
     first = of_run(found[name]) if name in found else of_weights()
@@ -194,13 +194,14 @@ def overlay(each: Explained, method: str, high: float, opacity: float, key: str)
     widgets.chart(bars, f"Top predictions, {net.trained}.", f"saliency.top.{key}")
 
 
-if not runs.trained():
+trained = runs.trained()
+if not trained:
     quick_start()
 controls, result = st.columns([1, 2.6], gap="large")
 shown: list[Shown] = []
 seen = None
 with controls, widgets.show_errors(Refused):
-    shown = nets_field()
+    shown = nets_field(trained)
     seen = picture_field(shown) if shown else None
 with result, widgets.show_errors(Refused):
     if shown and seen is None:

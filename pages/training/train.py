@@ -229,7 +229,7 @@ def settings(spec: NetSpec) -> None:
 
 
 def run_list() -> None:
-    found = [*runs.all_runs(), *runs.shipped()]
+    found = runs.every()
     st.subheader("Runs")
     if not found:
         st.caption(f"Runs will be kept in {runs.runs_folder()}.")

@@ -260,8 +260,8 @@ def create_race(job: Job, nets: Sequence[NetSpec], start: Path | None = None) ->
 
 def race_of(run: Run) -> list[Run]:
     """The runs of the run's race, itself among them: the residual nets first, then the older ones."""
-    every = [*all_runs(), *shipped()] if run.job.group else [run]
-    same = [other for other in every if other.job.group == run.job.group]
+    others = every() if run.job.group else [run]
+    same = [other for other in others if other.job.group == run.job.group]
     return sorted(same or [run], key=lambda other: (other.job.net.plain, other.created(), other.id))
 
 
@@ -277,8 +277,13 @@ def find(run_id: str) -> Run:
 
 
 def trained() -> list[Run]:
-    """The runs that have weights to look at, the newest first, then the recorded ones."""
-    return [run for run in [*all_runs(), *shipped()] if run.checkpoint_step() and run.info()]
+    """Those of `every` that have weights to look at."""
+    return [run for run in every() if run.checkpoint_step() and run.info()]
+
+
+def every() -> list[Run]:
+    """All runs, the newest first, then the recorded ones."""
+    return [*all_runs(), *shipped()]
 
 
 def all_runs() -> list[Run]:

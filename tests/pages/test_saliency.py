@@ -112,6 +112,12 @@ def test_a_run_without_a_twin_is_explained_alone(pair: list[Run]) -> None:
     assert [title.value for title in app.subheader] == [TINY.name]
 
 
+def test_the_residual_net_comes_first_and_its_twin_stands_beside_it(pair: list[Run]) -> None:
+    app = open_page("insight/saliency.py")
+    assert field(app, "selectbox", "saliency.first").value == pair[0].id
+    assert field(app, "selectbox", f"saliency.beside.{pair[0].id}").value == pair[1].id
+
+
 def test_runs_on_other_data_stand_side_by_side(pair: list[Run], data_of_its_own: Path) -> None:
     tiny.write_data(data_of_its_own)
     other = runs.create(tiny.job(net=dataclasses.replace(TINY, classes=3, image_size=8)))
