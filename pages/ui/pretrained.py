@@ -35,8 +35,9 @@ def field(spec: NetSpec, key: str, fixed: bool = False) -> Chosen | None:
 
     `fixed`: for a training, where the data give classes and channels, so that weights for others are loaded in part.
     """
-    trained = {f"run {run.id}": of_run(run) for run in runs.trained() if _alike(run.job.net, spec)}
-    theirs = {f"torchvision's {version}": Weights("torchvision", version) for version in _offered(spec)}
+    alike = (run for run in runs.every() if _alike(run.job.net, spec) and run.checkpoint_step())
+    trained = {f"run {run.id}": of_run(run) for run in alike}
+    theirs = {f"torchvision's {version}": Weights("torchvision", version) for version in offered(spec.name)}
     label, none = ("Weights to begin with", DRAWN) if fixed else ("Weights", UNTRAINED)
     chosen = st.selectbox(label, [none, *trained, *theirs, FILE], key=key)
     if chosen == none:
@@ -53,10 +54,6 @@ def _alike(one: NetSpec, other: NetSpec) -> bool:
     """Whether the nets differ at most in what they read and in their classes."""
     same = {name: getattr(other, name) for name in ("classes", "in_channels", "image_size")}
     return replace(one, **same) == other
-
-
-def _offered(spec: NetSpec) -> list[str]:
-    return list(offered(spec.name))
 
 
 def _downloaded(spec: NetSpec, version: str) -> bool:
@@ -85,19 +82,17 @@ def _fitting(spec: NetSpec, chosen: Chosen, key: str, fixed: bool) -> Chosen | N
     found = work.result(Fitting(spec, chosen.weights), "Read the weights")
     if found is None:
         return None
-    report = found.report
+    report, partial = found.report, False
     if report and not report.fits and report.fitting:
         partial = st.toggle("Load all that fits", fixed, key=f"{key}.partial")
         if not fixed and report.changes:
             _adapt(spec, report)
-        if partial:
-            chosen = chosen._replace(weights=replace(chosen.weights, partial=True))
-            found = work.result(Fitting(spec, chosen.weights), "Read the weights")
-    if found is None:
+    if report and not (report.fits or partial):
+        _tell(replace(report, loaded=()))
         return None
-    _tell(found.report, chosen.weights.partial)
-    usable = not found.report or found.report.fits or chosen.weights.partial
-    return chosen._replace(inputs=found.inputs) if usable else None
+    if report:
+        _tell(report)
+    return Chosen(replace(chosen.weights, partial=partial), found.inputs, chosen.title)
 
 
 def _adapt(spec: NetSpec, report: Report) -> None:
@@ -110,11 +105,9 @@ def _adapt(spec: NetSpec, report: Report) -> None:
 NAMES = {"classes": "classes", "in_channels": "channels"}
 
 
-def _tell(report: Report | None, partial: bool) -> None:
-    if report is None:
-        return
+def _tell(report: Report) -> None:
     text = " ".join(report.sentences())
-    (st.caption if report.fits else st.warning if partial else st.error)(text)
+    (st.caption if report.fits else st.warning if report.loaded else st.error)(text)
     if report.misfits:
         with st.expander(f"{len(report.misfits)} entries that do not fit"):
             widgets.table(report.table(), {})

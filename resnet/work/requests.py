@@ -1,7 +1,7 @@
 """The work that the app asks for. A new kind is a frozen dataclass here, in the shape of `contract.Request`."""
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -265,7 +265,7 @@ class Fitted(NamedTuple):
 
 @dataclass(frozen=True)
 class Fitting:
-    """How the weights fit the net, and how its images are prepared if they say so."""
+    """How the weights fit the net where all that fits is loaded, and how its images are prepared if they say so."""
 
     spec: NetSpec
     weights: Weights
@@ -276,7 +276,7 @@ class Fitting:
 
     def run(self) -> Work:
         yield Progress(0.0, "Reading the weights …")
-        _, report, inputs = self.weights.open(self.spec)
+        _, report, inputs = replace(self.weights, partial=True).open(self.spec)
         return Fitted(report, inputs)
 
 
