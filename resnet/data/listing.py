@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from resnet import limits
+from resnet.data.split import every_fifth
 from resnet.data.walk import Classes, Walk, apart, first_of, readable, tokens
 from resnet.errors import Refused
 
@@ -190,8 +191,7 @@ def _whole(walk: Walk, top: str, tests_only: bool) -> tuple[Classes, Classes, li
     train: Classes = {}
     test: Classes = {}
     for name, files in classes.items():
-        order = np.random.default_rng(0).permutation(len(files))
-        held_out = set(order[::5].tolist()) if len(files) > 1 else set()
-        train[name] = [file for row, file in enumerate(files) if row not in held_out]
-        test[name] = [files[row] for row in sorted(held_out)]
+        tests = set(every_fifth(len(files)).tolist())
+        train[name] = [file for row, file in enumerate(files) if row not in tests]
+        test[name] = [files[row] for row in sorted(tests)]
     return train, test, ["Every 5th picture of each class is for tests."]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from resnet.data.arrays import MAX_CHANNELS, Axes, axes, pixels
 from resnet.data.labels import classes
 from resnet.data.sizes import check_bytes, check_size
+from resnet.data.split import every_fifth
 from resnet.errors import Refused
 
 PARTS = {
@@ -199,13 +200,12 @@ def _fields(arrays: dict[str, NDArray[Any]], found: Axes, notes: list[str]) -> d
 def _split(fields: dict[str, Any]) -> dict[str, Any]:
     """Every 5th picture of each class held out, as in folders."""
     parts = {thing: fields.pop(f"all_{thing}") for thing in THINGS}
-    held_out = torch.zeros(len(parts["labels"]), dtype=torch.bool)
+    tests = torch.zeros(len(parts["labels"]), dtype=torch.bool)
     for label in parts["labels"].unique():
         rows = torch.where(parts["labels"] == label)[0]
-        order = np.random.default_rng(0).permutation(len(rows))
-        held_out[rows[order[::5]]] = len(rows) > 1
-    if not held_out.any():
+        tests[rows[every_fifth(len(rows))]] = True
+    if not tests.any():
         raise Refused("At least one class needs two pictures, so that one can be held out for the test.")
-    for part, rows in (("train", ~held_out), ("test", held_out)):
+    for part, rows in (("train", ~tests), ("test", tests)):
         fields |= {f"{part}_{thing}": None if of is None else of[rows] for thing, of in parts.items()}
     return fields
