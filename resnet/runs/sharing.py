@@ -16,6 +16,7 @@ from resnet.errors import Refused
 from resnet.files import replace_file
 from resnet.nets.model import memory_format
 from resnet.runs.jobs import ACTIVE
+from resnet.runs.opened import open_run
 from resnet.runs.prepare import check_net
 from resnet.runs.store import Run
 from resnet.runs.weights import load_model
@@ -34,11 +35,11 @@ def test_on(run: Run, data: Dataset) -> dict[str, Any]:
     """
     data = _by_name(data, run.class_names())
     check_net(run.job, data)
-    model, info, recipe = load_model(run), run.info(), run.job.recipe
-    precision = info.get("precision", "fp32")
-    feed = Resident(data, recipe, torch.device("cpu"), memory_format(model))
-    feed.mean, feed.std = torch.tensor(info["mean"]), torch.tensor(info["std"])  # those that the net learnt with
-    result = evaluate(accelerate(model, "cpu", precision), feed, precision, recipe.flip_test)
+    trained, recipe = open_run(run), run.job.recipe
+    precision = run.info().get("precision", "fp32")
+    feed = Resident(data, recipe, torch.device("cpu"), memory_format(trained.model))
+    feed.mean, feed.std = trained.moments
+    result = evaluate(accelerate(trained.model, "cpu", precision), feed, precision, recipe.flip_test)
     found = {
         "data": Path(data.name).name,
         "source": data.source,
