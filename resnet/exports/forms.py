@@ -25,7 +25,7 @@ from resnet.nets.inputs import Inputs
 from resnet.nets.spec import NetSpec
 
 ONNX_OPSET, ONNX_OPSETS = 18, range(11, 24)
-DYNAMO_OPSETS = range(18, 24)  # what torch.export's way to ONNX writes; older ones take the way through TorchScript
+DYNAMO_FROM = 18  # the first opset of torch.export's way to ONNX; older ones take the way through TorchScript
 ONNX_BYTES = 2**31  # a protobuf message is smaller
 
 
@@ -109,7 +109,7 @@ def onnx_file(content: Content) -> bytes:
 
     net = copy.deepcopy(content.given).cpu().eval()
     images = torch.zeros(2, *content.spec.input_shape)  # of 1, torch would make a constant
-    written = _by_export if content.opset in DYNAMO_OPSETS else _by_script
+    written = _by_export if content.opset >= DYNAMO_FROM else _by_script
     proto = onnx.load_from_string(written(net, images, content.opset))
     [opset] = [entry.version for entry in proto.opset_import if not entry.domain]
     if opset != content.opset:
