@@ -23,7 +23,7 @@ def net() -> NetSpec:
     try:
         spec = from_code(st.query_params.get("net", _last()))
     except SpecError as error:
-        st.warning(f"The net in the address cannot be built. {error}")
+        st.warning(f"The net in the address cannot be built. {error}".replace("~", r"\~"))  # it would strike out
         spec = from_code(_last())
     set_net(spec)
     return spec

@@ -30,6 +30,11 @@ def test_a_net_in_the_address_that_is_none_is_told(page: str, code: str) -> None
     assert address(app) == "ResNet-20"
 
 
+def test_codes_in_a_warning_are_not_struck_out() -> None:
+    app = open_page("design/build.py", net="preact_resnet18")
+    assert r"ResNet-18\~block.preact-basic or ResNet-18\~stem.3x3" in fine(app).warning[0].value
+
+
 def test_a_net_in_the_address_may_have_any_of_its_names() -> None:
     app = open_page("design/build.py", net="timm/resnet50.a1_in1k~classes.10")
     assert address(fine(app)) == "ResNet-50~classes.10"
