@@ -21,7 +21,7 @@ from resnet.runs.jobs import Job
 from resnet.runs.process import race
 from resnet.runs.store import Run
 from resnet.train.recipes import Recipe
-from resnet.work.requests import Answer, Answers, Maps, Picture
+from resnet.work.explaining import Answer, Answers, Maps, Picture
 from resnet.work.weights import MOMENTS, Model, usual
 
 QUICK_NET = cifar(8)

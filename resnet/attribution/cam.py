@@ -13,7 +13,7 @@ def cam(model: nn.Module, request: Request) -> Tensor:
     Refused where the layer's output is no map.
     """
     method = LayerGradCam(model, model.get_submodule(request.layer))
-    maps = method.attribute(request.images, request.target, relu_attributions=False)  # (N, 1, h, w)
+    maps = method.attribute(request.images.requires_grad_(), request.target, relu_attributions=False)  # (N, 1, h, w)
     if maps.dim() != 4:
         raise Refused("Grad-CAM needs a layer whose output is (N, C, H, W).", repr(request.layer), "a block")
     return maps[:, 0]
@@ -32,6 +32,7 @@ def _reason(model: nn.Module) -> str:
 
 GRAD_CAM = Method(
     title="Grad-CAM",
+    family="cam",
     function=grad_cam,
     signed=False,
     needs_layer=True,

@@ -8,11 +8,12 @@ from resnet.attribution.contract import Method, Request
 
 def saliency(model: nn.Module, request: Request) -> Tensor:
     """max over channels of |dlogit/dx|, (N, H, W) in logits per unit of input (Simonyan et al., arXiv 1312.6034)."""
-    return Saliency(model).attribute(request.images, request.target).amax(1)
+    return Saliency(model).attribute(request.images.requires_grad_(), request.target).amax(1)
 
 
 SALIENCY = Method(
     title="Saliency",
+    family="gradient",
     function=saliency,
     signed=False,
     needs_layer=False,

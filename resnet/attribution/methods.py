@@ -4,14 +4,14 @@ A new method is a module with a `Method` and a line in `METHODS`. All explain th
 softmax.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from resnet.attribution.cam import GRAD_CAM
-from resnet.attribution.contract import Method, Request
+from resnet.attribution.contract import Method, Partial, Request
 from resnet.attribution.gradient import SALIENCY
 from resnet.errors import Refused, choose
 from resnet.nets.borrow import borrowed
@@ -27,12 +27,30 @@ def explain(
     target: Tensor | Sequence[int] | int,
     layer: str = "",
     options: Mapping[str, object] | None = None,
+    against: int | None = None,
 ) -> Tensor:
-    """Maps (N, H, W), float32 on the model's device, of the targets' logits for images (N, C, H, W).
+    """Maps (N, *S), float32 on the model's device, of the targets' logits for images (N, C, *S).
 
-    The net is borrowed in eval mode: nothing in it changes, but nobody else may use it meanwhile. Refused for an
-    unknown method, layer, target or option, where the method does not apply to the net, and where a map holds NaN or
-    infinity.
+    With a class `against` it explains why this rather than that: each target's logit minus that class's. The net is
+    borrowed in eval mode: nothing in it changes, but nobody else may use it meanwhile. Refused for an unknown method,
+    layer, target or option, where the method does not apply to the net, and where a map holds NaN or infinity.
+    """
+    *_, last = explaining(method, model, images, target, layer, options, against)
+    return last.maps
+
+
+def explaining(
+    method: str,
+    model: nn.Module,
+    images: Tensor,
+    target: Tensor | Sequence[int] | int,
+    layer: str = "",
+    options: Mapping[str, object] | None = None,
+    against: int | None = None,
+) -> Iterator[Partial]:
+    """As `explain`, step by step: methods of many passes yield maps that get finer, the others the last ones alone.
+
+    The net is borrowed until the generator is exhausted or closed.
     """
     chosen = choose("method", method, METHODS)
     _check(chosen, model, layer)
@@ -40,12 +58,20 @@ def explain(
         choose("option", name, chosen.options)
     with borrowed(model), torch.enable_grad():
         x = _fitting(images, model)
-        classes = _targets(target, _logits(model, x)).to(x.device)  # (N,)
-        request = Request(x.requires_grad_(), classes, layer, {**chosen.options, **(options or {})})
-        maps = chosen.function(model, request).detach().float()
+        logits = _logits(model, x)  # (N, classes)
+        request = Request(x, _targets(target, logits).to(x.device), layer, {**chosen.options, **(options or {})})
+        if against is not None:
+            _targets(against, logits)
+            model.register_forward_hook(lambda _, __, out: out - out[:, [against]])  # gone when the net is given back
+        found = chosen.function(model, request)
+        for maps, share in [Partial(found, 1.0)] if isinstance(found, Tensor) else found:
+            yield Partial(_finite(chosen, maps.detach().float()), share)
+
+
+def _finite(method: Method, maps: Tensor) -> Tensor:
     broken = int((~maps.isfinite()).flatten(1).any(1).sum())
     if broken:
-        rule = f"{chosen.title} gave NaN or infinity: the net's activations or gradients overflow on these images."
+        rule = f"{method.title} gave NaN or infinity: the net's activations or gradients overflow on these images."
         raise Refused(rule, f"{broken} such maps of {len(maps)}", "a net with finite logits")
     return maps
 
@@ -78,10 +104,10 @@ def common_layers(models: Sequence[nn.Module]) -> list[str]:
 
 
 def _fitting(images: Tensor, model: nn.Module) -> Tensor:
-    """A copy of images (N, C, H, W) on the model's device and in its dtype."""
-    if images.dim() != 4 or not images.is_floating_point():
+    """A copy of images (N, C, *S) on the model's device and in its dtype."""
+    if images.dim() not in (4, 5) or not images.is_floating_point():
         received = f"{images.dtype} {tuple(images.shape)}"
-        raise Refused("Images must be floats.", received, "a float tensor of (N, C, H, W)")
+        raise Refused("Images must be floats.", received, "a float tensor of (N, C, H, W) or (N, C, T, H, W)")
     return images.detach().to(next(model.parameters(), images), copy=True)
 
 

@@ -1,5 +1,6 @@
 """CIFAR-10's download: the original binary archive, checked, turned into one cifar10.npz."""
 
+import contextlib
 import errno
 import functools
 import http.client
@@ -100,11 +101,9 @@ def _acquire(lock: FileLock) -> bool:
 
 def _so_far(folder: Path) -> int:
     sizes = [0]
-    for part in folder.glob(".cifar10-*/*.gz"):
-        try:
-            sizes.append(part.stat().st_size)
-        except FileNotFoundError:  # finished a moment ago
-            continue
+    for part in folder.glob(".cifar10-*"):
+        with contextlib.suppress(FileNotFoundError):  # finished or failed, and removed, a moment ago
+            sizes += [file.stat().st_size for file in part.iterdir() if file.suffix == ".gz"]
     return max(sizes)
 
 

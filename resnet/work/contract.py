@@ -33,10 +33,11 @@ def duration(seconds: float) -> str:
 
 
 class Progress(NamedTuple):
-    """How much of the work is done (0 to 1), and what it is at."""
+    """How much of the work is done (0 to 1), what it is at, and what is known so far, where a page can show that."""
 
     share: float
     text: str = ""
+    so_far: Any = None
 
 
 class Request(Protocol):

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save
@@ -32,7 +31,7 @@ if TYPE_CHECKING:  # torchvision is slow to import, and takes 80 MB of each work
 Work = Generator[Progress, None, object]
 
 
-def _each(function: Callable, nets: Sequence[NetSpec], *arguments: Sequence) -> Generator[Progress, None, list]:
+def by_net(function: Callable, nets: Sequence[NetSpec], *arguments: Sequence) -> Generator[Progress, None, list]:
     """The function's results for the arguments of each net; yields before each how far it is."""
     found: list = []
     for net, *own in zip(nets, *arguments, strict=True):
@@ -60,7 +59,7 @@ class Gradients:
 
     def run(self) -> Work:
         nets = [each.spec for each in self.models]
-        return side_by_side(nets, (yield from _each(self._norms, nets, self.models)))
+        return side_by_side(nets, (yield from by_net(self._norms, nets, self.models)))
 
     def _norms(self, each: Model) -> pd.DataFrame:
         model, _, inputs = each.open()
@@ -85,82 +84,11 @@ class RunGradients:
 
     def run(self) -> Work:
         nets = [each.spec for each in self.models]
-        return side_by_side(nets, (yield from _each(self._norms, nets, self.models)))
+        return side_by_side(nets, (yield from by_net(self._norms, nets, self.models)))
 
     def _norms(self, each: Model) -> pd.DataFrame:
         opened = open_run(runs.find(each.weights.name))
         return gradient_norms(opened.model, *opened.test_batch(self.count))
-
-
-@dataclass(frozen=True)
-class Picture:
-    """uint8 pixels (C, H, W); as bytes, so that two pictures are the same request only where every pixel is equal."""
-
-    shape: tuple[int, ...]
-    pixels: bytes
-
-    @classmethod
-    def of(cls, pixels: np.ndarray) -> "Picture":
-        return cls(pixels.shape, pixels.tobytes())
-
-    def batch(self) -> np.ndarray:
-        """(1, C, H, W)."""
-        return np.frombuffer(self.pixels, np.uint8).reshape(1, *self.shape).copy()
-
-
-class Answer(NamedTuple):
-    """What a net says of one picture: its top classes, likeliest first, and their probabilities."""
-
-    classes: list[int]
-    probabilities: np.ndarray
-
-
-@dataclass(frozen=True)
-class Answers:
-    """An `Answer` of each net to its picture, of 5 classes."""
-
-    models: tuple[Model, ...]
-    pictures: tuple[Picture, ...]
-    alone = False
-
-    def cost(self) -> Cost:
-        return in_turn([forward(each.spec, 1) for each in self.models])
-
-    def run(self) -> Work:
-        nets = [each.spec for each in self.models]
-        return (yield from _each(self._answer, nets, self.models, self.pictures))
-
-    def _answer(self, each: Model, picture: Picture) -> Answer:
-        from resnet.attribution.methods import top_k  # captum is slow to import
-
-        model, _, inputs = each.open()
-        values, classes = top_k(model, prepared(picture.batch(), inputs), 5)
-        return Answer(classes[0].tolist(), values[0].numpy())
-
-
-@dataclass(frozen=True)
-class Maps:
-    """The attribution map (S, S) of each net for its picture and one of its classes."""
-
-    models: tuple[Model, ...]
-    pictures: tuple[Picture, ...]
-    method: str
-    layer: str
-    targets: tuple[int, ...]
-    alone = False
-
-    def cost(self) -> Cost:
-        return in_turn([backward(each.spec, 1) for each in self.models])
-
-    def run(self) -> Work:
-        nets = [each.spec for each in self.models]
-        return (yield from _each(self._map, nets, self.models, self.pictures, self.targets))
-
-    def _map(self, each: Model, picture: Picture, target: int) -> np.ndarray:
-        from resnet.attribution.methods import explain
-
-        model, _, inputs = each.open()
-        return explain(self.method, model, prepared(picture.batch(), inputs), target, self.layer)[0].numpy()
 
 
 class Speeds(NamedTuple):

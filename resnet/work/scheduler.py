@@ -37,11 +37,12 @@ class Worker(Protocol):
 
 
 class View(NamedTuple):
-    """Work that is not done: its place in the line (1 is the next, 0 runs), and how far it is (0 to 1)."""
+    """Work that is not done: its place in the line (1 is the next, 0 runs), how far it is (0 to 1), and with what."""
 
     place: int
     share: float
     text: str
+    so_far: Any = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -150,7 +151,7 @@ class Scheduler:
                 return View(self._waiting().index(ticket) + 1, 0.0, "")
         progress = ticket.progress or Progress(0.0)
         passed = (time.monotonic() - ticket.started) / max(ticket.seconds, 0.1)
-        return View(0, max(progress.share, min(0.95, passed)), progress.text)
+        return View(0, max(progress.share, min(0.95, passed)), progress.text, progress.so_far)
 
     def keep(self, client: str, requests: Collection[Request] = ()) -> None:
         """The client waits for these alone from now on; what nobody waits for is cancelled."""

@@ -176,7 +176,7 @@ def grey(model: nn.Module, request: Request) -> Tensor:
     return request.images.mean(1) * request.target[:, None, None] * torch.tensor(request.options["times"])
 
 
-GREY = Method("Grey", grey, True, False, "arXiv 0", "A test.", "All 0.", {"times": 1})
+GREY = Method("Grey", "control", grey, True, False, "arXiv 0", "A test.", "All 0.", {"times": 1})
 
 
 def test_a_new_method_is_one_line_and_says_its_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ from resnet.runs import process
 from resnet.runs import store as runs
 from resnet.runs.jobs import Status
 from resnet.runs.store import Run
-from resnet.work.requests import Answers, Gradients, Maps, Picture, RunGradients
+from resnet.work.explaining import Answers, Maps, Picture
+from resnet.work.requests import Gradients, RunGradients
 from resnet.work.weights import Model, Weights
 from tests.support.tiny import RECIPE, TINY_CODE, uninterrupted
 from tests.support.work import done

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,6 +217,24 @@ def test_archive_that_lacks_members(
         list(download_cifar10())
     assert nothing_left(data_dir)
     assert not (data_dir.parent / "evil.bin").exists()
+
+
+def test_progress_is_read_while_the_download_removes_its_folder(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            with tempfile.TemporaryDirectory(prefix=".cifar10-", dir=tmp_path) as part:
+                (Path(part) / "archive.gz").write_bytes(b"12345")
+
+    writer = threading.Thread(target=come_and_go)
+    writer.start()
+    try:
+        sizes = {cifar._so_far(tmp_path) for _ in range(3000)}
+    finally:
+        done.set()
+        writer.join()
+    assert sizes <= {0, 5}
 
 
 def test_the_address_is_the_binary_version() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from resnet.errors import Refused
 from resnet.files import ROOT
+from resnet.work.contract import Progress
 from resnet.work.process import Process
 from resnet.work.worker import DONE, FAILED, PROGRESS, REFUSED
 from tests.support.tiny import until
@@ -34,7 +35,7 @@ def last(process: Process, how: str, size: float = 1e6) -> tuple[str, object]:
 def test_it_tells_how_far_it_is_and_then_the_result(process: Process) -> None:
     *said, end = process.answers(Misbehaving("tell"), 1e6)
     assert [(answer.kind, answer.value) for answer in said] == [
-        (PROGRESS, (0.25, "first half")), (PROGRESS, (0.75, "second half"))
+        (PROGRESS, Progress(0.25, "first half")), (PROGRESS, Progress(0.75, "second half"))
     ]  # fmt: skip
     assert end.kind == DONE
     assert end.value not in (None, os.getpid())
@@ -89,6 +90,7 @@ def test_killed_work_ends_at_once() -> None:
 def test_the_worker_ends_with_whoever_started_it() -> None:
     code = """
 import os
+from resnet.work.contract import Progress
 from resnet.work.process import Process
 from tests.support.tiny import until
 from tests.support.work import Misbehaving

@@ -19,7 +19,7 @@ from resnet.nets.codes import from_code
 from resnet.nets.model import build
 from resnet.nets.spec import twins
 from resnet.runs.store import Run
-from resnet.work import requests, spool
+from resnet.work import explaining, requests, spool
 from resnet.work.contract import Request
 from resnet.work.process import Process
 from resnet.work.weights import Model, Weights
@@ -30,7 +30,7 @@ from tests.support.work import done
 pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back")
 NET = from_code(TINY_CODE)
 SEED = Weights("seed", "0")
-PICTURE = requests.Picture.of(np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8))
+PICTURE = explaining.Picture.of(np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8))
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
     made: list[Request] = [
         requests.Gradients(tuple(Model(net, SEED) for net in twins(NET)), "", 4),
         requests.RunGradients(trained, 4),
-        requests.Answers(trained, (PICTURE,)),
-        requests.Maps(trained, (PICTURE,), "grad-cam", "layer1", (0,)),
+        explaining.Answers(trained, (PICTURE,)),
+        explaining.Maps(trained, (PICTURE,), "grad-cam", "layer1", (0,)),
         requests.Speed(NET, 2, "fp32", "cpu"),
         requests.NetLatency("net", NET),
         requests.Peak(NET, 2, "sgd", "fp32"),
@@ -58,7 +58,12 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
     return {type(request).__name__: request for request in made}
 
 
-KINDS = [name for name, kind in vars(requests).items() if isinstance(kind, type) and hasattr(kind, "cost")]
+KINDS = [
+    name
+    for module in (requests, explaining)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "cost")
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,9 +92,9 @@ def test_two_pictures_are_one_only_where_every_pixel_is_equal() -> None:
     pixels = np.zeros((3, 300, 300), np.uint8)
     other = pixels.copy()
     other[2, 299, 298] = 1
-    assert requests.Picture.of(pixels) == requests.Picture.of(pixels.copy())
-    assert requests.Picture.of(pixels) != requests.Picture.of(other)
-    assert np.array_equal(requests.Picture.of(other).batch(), other[None])
+    assert explaining.Picture.of(pixels) == explaining.Picture.of(pixels.copy())
+    assert explaining.Picture.of(pixels) != explaining.Picture.of(other)
+    assert np.array_equal(explaining.Picture.of(other).batch(), other[None])
 
 
 def test_gradients_of_a_data_sets_images_know_versions_of_its_file() -> None:
