@@ -90,7 +90,6 @@ def test_killed_work_ends_at_once() -> None:
 def test_the_worker_ends_with_whoever_started_it() -> None:
     code = """
 import os
-from resnet.work.contract import Progress
 from resnet.work.process import Process
 from tests.support.tiny import until
 from tests.support.work import Misbehaving
