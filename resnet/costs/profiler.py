@@ -58,7 +58,7 @@ class Profile:
     def layers(self) -> pd.DataFrame:
         """One row per layer, the columns of `Row`, shapes as text."""
         frame = pd.DataFrame(self.rows, columns=Row._fields)
-        shapes = ("out_shape", "receptive_field", "stride")
+        shapes = ("out_shape", "receptive_field", "stride", "offset")
         return frame.assign(**{name: list(map(shape_text, frame[name])) for name in shapes})
 
     def stages(self) -> pd.DataFrame:
@@ -161,10 +161,12 @@ def _placed(row: Row, part: Part, entered: Fields, sides: tuple[int, ...], first
     """A unit's row as the whole net has it."""
     name = _full(part.name, row.name)
     stage, block, role = (part.stage, part.block, part.stage) if part.stage else _by_torchvisions_names(name)
-    field, stride = sides, sides  # after a global pool, or where the number of sides has changed
+    # After a global pool, or where the number of sides has changed, a value sees all.
+    field, stride, offset = sides, sides, (0,) * len(sides)
     if entered and len(entered) == len(row.stride):
         field = tuple(e.pixels + (f - 1) * e.jump for e, f in zip(entered, row.receptive_field, strict=True))
         stride = tuple(e.jump * j for e, j in zip(entered, row.stride, strict=True))
+        offset = tuple(e.first + f * e.jump for e, f in zip(entered, row.offset, strict=True))
     return row._replace(
         name=name,
         stage=stage,
@@ -173,6 +175,7 @@ def _placed(row: Row, part: Part, entered: Fields, sides: tuple[int, ...], first
         first=row.first and first,
         receptive_field=field,
         stride=stride,
+        offset=offset,
     )
 
 

@@ -34,8 +34,9 @@ class Row(NamedTuple):
 
     `activations` = elements of its output, `reads` = of its first input; `biased`: a convolution or linear layer adds
     one; `first` where it reads the image itself, so that training needs no gradient of its input. `receptive_field`
-    (pixels of the input a value can depend on, the whole input's sides after a global pool) and `stride` (pixels
-    between neighbours) are per side; squeeze-and-excitation's gate, which sees all, is left out of them.
+    (pixels of the input a value can depend on, the whole input's sides after a global pool), `stride` (pixels
+    between neighbours) and `offset` (the first of these pixels for the map's first value, negative in the padding) are
+    per side; squeeze-and-excitation's gate, which sees all, is left out of them.
     """
 
     name: str
@@ -55,6 +56,12 @@ class Row(NamedTuple):
     first: bool
     receptive_field: tuple[int, ...]
     stride: tuple[int, ...]
+    offset: tuple[int, ...]
+
+    def window(self, place: Sequence[int]) -> list[tuple[int, int]]:
+        """The first and the last pixel of each side that the map's value at `place` depends on, padding included."""
+        starts = [first + at * step for first, at, step in zip(self.offset, place, self.stride, strict=True)]
+        return [(start, start + size - 1) for start, size in zip(starts, self.receptive_field, strict=True)]
 
 
 def shape_text(shape: Iterable[int]) -> str:
@@ -162,6 +169,7 @@ class _Recorder(TorchDispatchMode):
                 first=operation.first,
                 receptive_field=tuple(field.pixels for field in fields),
                 stride=tuple(field.jump for field in fields),
+                offset=tuple(field.first for field in fields),
             )
         )
 

@@ -219,6 +219,8 @@ def test_receptive_fields_are_where_the_gradient_is_not_zero(name: str) -> None:
         seen = gradient[0].abs().sum(0).nonzero()
         sides = (seen.amax(0) - seen.amin(0) + 1).tolist()
         assert sides == list(row.receptive_field), feature
+        edges = zip(seen.amin(0).tolist(), seen.amax(0).tolist(), strict=True)
+        assert row.window((middle, middle)) == list(edges), feature
         (beside,) = torch.autograd.grad(y[0, :, middle, middle + 1].sum(), x, retain_graph=True)
         step = beside[0].abs().sum(0).nonzero().amin(0)[1] - seen.amin(0)[1]
         assert step == row.stride[1], feature
