@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ class Request:
     images: Tensor  # on the model's device and in its dtype
     target: Tensor
     layer: str = ""
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Partial(NamedTuple):
@@ -37,17 +37,21 @@ class Partial(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """What a method runs for each image: so many forward passes of the net, and backward passes."""
+    """What a method runs for each image: so many forward passes of the net, and backward passes.
+
+    `after` counts forward passes of what follows the layer alone, where a method runs no more than that.
+    """
 
     forward: float
     backward: float = 0.0
+    after: float = 0.0
 
 
 def _applies(model: nn.Module) -> str:
     return ""
 
 
-def _one_of_each(options: Mapping[str, object], channels: int) -> Passes:
+def _one_of_each(options: Mapping[str, Any], channels: int, dims: int = 2) -> Passes:
     return Passes(1, 1)
 
 
@@ -57,8 +61,8 @@ class Method:
 
     `function(model, request)` gives maps (N, *S), or yields a `Partial` after each of its batches, the last one with
     the whole result. The model is lent to it in eval mode, its parameters without gradients. `reason(model)` says in a
-    sentence why the method does not apply to a net, "" where it does; `passes(options, channels)` what it will run at
-    a layer of so many channels.
+    sentence why the method does not apply to a net, "" where it does; `passes(options, channels, dims=2)` what it will
+    run at a layer of so many channels, on images of so many dimensions.
     """
 
     title: str
@@ -69,6 +73,6 @@ class Method:
     source: str
     reading: str
     blank: str  # what it means where a map is 0 everywhere, and what to do
-    options: Mapping[str, object] = field(default_factory=dict)  # with their usual values
+    options: Mapping[str, Any] = field(default_factory=dict)  # with their usual values
     reason: Callable[[nn.Module], str] = _applies
-    passes: Callable[[Mapping[str, object], int], Passes] = _one_of_each
+    passes: Callable[..., Passes] = _one_of_each

@@ -1,23 +1,44 @@
-"""What a net looks at: attribution methods behind one contract, (model, request) -> maps (N, H, W).
+"""What a net looks at: attribution methods behind one contract, (model, request) -> maps (N, *S).
 
 A new method is a module with a `Method` and a line in `METHODS`. All explain the LOGIT of the target class, before the
 softmax.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet.attribution.cam import GRAD_CAM
+from resnet.attribution import ablation, cam, control, gradient, paths, perturbation, relevance
 from resnet.attribution.contract import Method, Partial, Request
-from resnet.attribution.gradient import SALIENCY
 from resnet.errors import Refused, choose
 from resnet.nets.borrow import borrowed
 from resnet.nets.model import blocks
 
-METHODS: dict[str, Method] = {"grad-cam": GRAD_CAM, "saliency": SALIENCY}
+METHODS: dict[str, Method] = {
+    "grad-cam": cam.GRAD_CAM,
+    "hires-cam": cam.HIRES_CAM,
+    "grad-cam++": cam.GRAD_CAM_PLUS_PLUS,
+    "layer-cam": cam.LAYER_CAM,
+    "xgrad-cam": cam.XGRAD_CAM,
+    "score-cam": ablation.SCORE_CAM,
+    "ablation-cam": ablation.ABLATION_CAM,
+    "eigen-cam": cam.EIGEN_CAM,
+    "saliency": gradient.SALIENCY,
+    "smooth-grad": paths.SMOOTH_GRAD,
+    "input-x-gradient": gradient.INPUT_X_GRADIENT,
+    "integrated-gradients": paths.INTEGRATED_GRADIENTS,
+    "expected-gradients": paths.EXPECTED_GRADIENTS,
+    "guided-backprop": gradient.GUIDED_BACKPROP,
+    "guided-grad-cam": gradient.GUIDED_GRAD_CAM,
+    "deconvolution": gradient.DECONVOLUTION,
+    "deep-lift": paths.DEEP_LIFT,
+    "occlusion": perturbation.OCCLUSION,
+    "rise": perturbation.RISE,
+    "lrp": relevance.LRP,
+    "random": control.RANDOM,
+}
 
 
 def explain(
@@ -47,7 +68,7 @@ def explaining(
     layer: str = "",
     options: Mapping[str, object] | None = None,
     against: int | None = None,
-) -> Iterator[Partial]:
+) -> Generator[Partial, None, None]:
     """As `explain`, step by step: methods of many passes yield maps that get finer, the others the last ones alone.
 
     The net is borrowed until the generator is exhausted or closed.
@@ -56,16 +77,35 @@ def explaining(
     _check(chosen, model, layer)
     for name in options or {}:
         choose("option", name, chosen.options)
-    with borrowed(model), torch.enable_grad():
-        x = _fitting(images, model)
-        logits = _logits(model, x)  # (N, classes)
-        request = Request(x, _targets(target, logits).to(x.device), layer, {**chosen.options, **(options or {})})
-        if against is not None:
-            _targets(against, logits)
-            model.register_forward_hook(lambda _, __, out: out - out[:, [against]])  # gone when the net is given back
-        found = chosen.function(model, request)
+    x = _fitting(images, model)
+    targets = _targets(target, len(x)).to(x.device)
+    return _steps(chosen, model, Request(x, targets, layer, {**chosen.options, **(options or {})}), against)
+
+
+@torch.enable_grad()  # while a step is computed, not while its maps are looked at
+def _steps(method: Method, model: nn.Module, request: Request, against: int | None) -> Generator[Partial, None, None]:
+    with borrowed(model):  # which takes the hook away, and all that a method changes in the net
+        model.register_forward_hook(_logits_hook(request.target, against))
+        for module in model.modules():
+            if hasattr(module, "inplace"):
+                module.inplace = False  # type: ignore[assignment]  # what a hook has seen must stay
+        found = method.function(model, request)
         for maps, share in [Partial(found, 1.0)] if isinstance(found, Tensor) else found:
-            yield Partial(_finite(chosen, maps.detach().float()), share)
+            yield Partial(_finite(method, maps.detach().float()), share)
+
+
+def _logits_hook(target: Tensor, against: int | None) -> Callable[..., Tensor]:
+    """Checks that the classes are among the logits, and takes the logit of `against` from all of them."""
+    classes = [*target.tolist(), *([] if against is None else [against])]
+
+    def logits_hook(model: nn.Module, args: object, logits: Tensor) -> Tensor:
+        if logits.dim() != 2:
+            raise Refused("A net that can be explained gives logits (N, classes).", tuple(logits.shape), "another net")
+        if wrong := [each for each in classes if not 0 <= each < logits.shape[1]]:
+            raise Refused("A target must be a class of the net.", wrong[0], f"0 to {logits.shape[1] - 1}")
+        return logits if against is None else logits - logits[:, [against]]
+
+    return logits_hook
 
 
 def _finite(method: Method, maps: Tensor) -> Tensor:
@@ -111,6 +151,13 @@ def _fitting(images: Tensor, model: nn.Module) -> Tensor:
     return images.detach().to(next(model.parameters(), images), copy=True)
 
 
+def _layers(model: nn.Module) -> str:
+    """Which layers to choose from: blocks and stages of a net of ours, the children of another."""
+    own = list(blocks(model))
+    stages = list(dict.fromkeys(name.split(".")[0] for name in own))
+    return ", ".join([*stages, *own] or [name for name, _ in model.named_children()])
+
+
 @torch.no_grad()
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
     return model(images)  # (N, classes)
@@ -121,16 +168,12 @@ def _check(method: Method, model: nn.Module, layer: str) -> None:
         raise Refused(reason)
     names = [name for name, _ in model.named_modules() if name]
     if method.needs_layer and layer not in names:
-        raise Refused(f"{method.title} needs one of the model's layers.", repr(layer), ", ".join(names))
+        raise Refused(f"{method.title} needs one of the net's layers.", repr(layer), _layers(model))
 
 
-def _targets(target: Tensor | Sequence[int] | int, logits: Tensor) -> Tensor:
-    """One class per image, (N,) int64; Refused where it is no class of these logits (N, classes)."""
-    n, classes = logits.shape
+def _targets(target: Tensor | Sequence[int] | int, n: int) -> Tensor:
+    """One class per image, (n,) int64; whether the net has these classes is seen when it runs."""
     wanted = torch.as_tensor(target)
-    rule, choices = "A target must be a class for every image.", f"0 to {classes - 1}, one for all or {n}"
     if wanted.is_floating_point() or wanted.dtype == torch.bool or wanted.shape not in {(), (n,)}:
-        raise Refused(rule, repr(target), choices)
-    if wanted.numel() and (wanted.min() < 0 or wanted.max() >= classes):
-        raise Refused(rule, repr(target), choices)
+        raise Refused("A target must be a class for every image.", repr(target), f"whole numbers, one for all or {n}")
     return wanted.long().expand(n)

@@ -18,7 +18,8 @@ def borrowed(model: nn.Module, train: bool = False, grad: bool = False) -> Itera
     modules, parameters = list(model.modules()), list(model.parameters())
     found = [(vars(module), vars(module).copy()) for module in modules]
     # Hooks, buffers and submodules: a hook's handle points at the dictionary itself, so that one has to come back.
-    found += [(table, table.copy()) for _, held in found for table in held.values() if isinstance(table, dict)]
+    tables = [table for _, held in found for table in held.values() if isinstance(table, dict)]
+    found += [(table, table.copy() if table else {}) for table in tables]  # most are empty, and a copy takes its time
     gradients = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
     try:
         model.train(train)
@@ -28,8 +29,9 @@ def borrowed(model: nn.Module, train: bool = False, grad: bool = False) -> Itera
         yield
     finally:
         for table, content in found:
-            table.clear()
-            table.update(content)
+            if table or content:
+                table.clear()
+                table.update(content)
         for parameter, (flag, gradient) in zip(parameters, gradients, strict=True):
             parameter.requires_grad_(flag).grad = gradient
 
@@ -38,5 +40,8 @@ def _copy_buffers(modules: list[nn.Module]) -> None:
     """Let every module work on copies, so that the buffers themselves stay untouched."""
     copies: dict = {}  # a buffer may be shared
     for module in modules:
-        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
-            setattr(module, name, copies.setdefault(buffer, buffer.clone()))
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                if buffer not in copies:
+                    copies[buffer] = buffer.clone()
+                module._buffers[name] = copies[buffer]  # a new value for an old key, which may be set while iterating

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from resnet.nets.model import build
 from resnet.nets.spec import NetSpec, StageSpec
 
-SMALL = NetSpec((StageSpec(2, 8), StageSpec(2, 12, 2)), "basic", "A", stem_width=8, classes=10, image_size=16)
+SMALL = NetSpec(
+    (StageSpec(2, 8), StageSpec(2, 12, 2)), "basic", "A", stem="3x3", stem_width=8, classes=10, image_size=16
+)
 
 
 def images(n: int = 4) -> Tensor:
