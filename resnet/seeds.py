@@ -13,6 +13,7 @@ class Stream(IntEnum):
     CROPS = 1  # and flips of a batch: then the step
     DROPS = 2  # of layers, by stochastic depth: then the step and the process
     PICTURES = 3  # crop and flip of one streamed picture: then the epoch and its index
+    PATCHES = 4  # blanked in a batch: then the step
 
 
 def seed_of(*key: int) -> int:

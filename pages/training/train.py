@@ -127,6 +127,12 @@ def more_fields() -> dict[str, Any]:
         "momentum": number("Momentum", 0.0, 0.999, step=0.05, format="%.3g", key="train.momentum"),
         "nesterov": switch("Nesterov momentum (the paper: off)", key="train.nesterov"),
         "augment": switch("Random crops and flips", key="train.augment"),
+        "mask": switch(
+            "Blank a random patch in half of the images (the paper: off)",
+            key="train.mask",
+            help="One patch of a 4 x 4 grid gets the mean colour. Then blanked patches are nothing new to the net, and "
+            "Saliency can judge explanations by what a patch's deletion does to the logit.",
+        ),
         "scaling": menu("Pixels are scaled by", SCALINGS, "train.scaling", SCALING_LABELS),
         "seed": number("Seed", 0, 2**31, key="train.seed"),
         **improvements(),

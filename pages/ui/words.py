@@ -38,6 +38,8 @@ def how(recipe: Recipe) -> str:
         found.append(f"The tests use weights averaged over steps (EMA {recipe.ema:g}), not the last ones.")
     if recipe.flip_test:
         found.append("Each test averages the logits of an image and of its mirror image.")
+    if recipe.mask:
+        found.append("In training, half of the images had a random patch blanked.")
     if recipe.label_smoothing:
         found.append(f"The training loss includes label smoothing of {recipe.label_smoothing:g}.")
     return " ".join(found)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from resnet.data.blanking import blank, draw_patches
 from resnet.data.dataset import Dataset, crop, draw_crops, normalise
 from resnet.data.folder import TEST, Folder, Key, Pictures, checked, stacked
 from resnet.data.source import Source
@@ -51,6 +52,13 @@ def moments(data: Source, recipe: Recipe) -> tuple[Tensor, Tensor]:
     return data.mean, data.std
 
 
+def _patches(recipe: Recipe, count: int, step: int) -> Tensor:
+    """int64 (1, count): the patch to blank in each image of a step's batch; (0, count) where the recipe blanks none."""
+    if not recipe.mask:
+        return torch.empty(0, count, dtype=torch.int64)
+    return draw_patches(count, generator(recipe.seed, Stream.PATCHES, step))[None]
+
+
 class Resident:
     """All images on the device as uint8. Twins with one seed get the same images with the same crops."""
 
@@ -75,16 +83,19 @@ class Resident:
                 yield (on_device,), zlib.crc32(row.numpy().data, self.fingerprint)
 
     def _row(self, chosen: Tensor, step: int) -> Tensor:
-        """int64 (4, N): the image, and its crop's top, left and flip."""
-        if not self.recipe.augment:
-            return chosen[None].contiguous()
-        return torch.cat([chosen[None], draw_crops(len(chosen), generator(self.recipe.seed, Stream.CROPS, step))])
+        """int64 (rows, N): the image; where they are wanted its crop's top, left and flip, and the patch to blank."""
+        rows = [chosen[None]]
+        if self.recipe.augment:
+            rows.append(draw_crops(len(chosen), generator(self.recipe.seed, Stream.CROPS, step)))
+        return torch.cat([*rows, _patches(self.recipe, len(chosen), step)])
 
     def prepare(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         (row,) = inputs
         x = normalise(self.images[row[0]], self.mean, self.std)
         if self.recipe.augment:
-            x = crop(x, row[1:])
+            x = crop(x, row[1:4])
+        if self.recipe.mask:
+            x = blank(x, row[-1])
         return x.contiguous(memory_format=self.layout), self.labels[row[0]]
 
     def tests(self) -> Iterator[Tensor]:
@@ -149,15 +160,20 @@ class Streaming:
         crc = zlib.crc32(np.array([self.recipe.seed, epoch]).data, self.fingerprint)
         for begin, images in zip(begins, self.loader, strict=True):
             chosen = order[begin:][:batch]
-            moved = (checked(images), labels[chosen[self.mine]])
-            yield tuple(self._moved(value) for value in moved), zlib.crc32(chosen.numpy().data, crc)
+            patches = _patches(self.recipe, len(chosen), epoch * self.per_epoch + begin // batch)
+            moved = (checked(images), labels[chosen[self.mine]], *patches[:, self.mine])
+            hashed = zlib.crc32(patches.numpy().data, zlib.crc32(chosen.numpy().data, crc))
+            yield tuple(self._moved(value) for value in moved), hashed
 
     def _moved(self, value: Tensor) -> Tensor:
         return value.to(self.device, non_blocking=True)
 
     def prepare(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        images, labels = inputs
-        return normalise(images, self.mean, self.std).contiguous(memory_format=self.layout), labels
+        images, labels, *patches = inputs
+        x = normalise(images, self.mean, self.std)
+        if patches:
+            x = blank(x, *patches)
+        return x.contiguous(memory_format=self.layout), labels
 
     def tests(self) -> Iterator[Tensor]:
         size, rank = distributed.size(), distributed.rank()

@@ -51,6 +51,7 @@ class Recipe:
     nesterov: bool = True
     weight_decay: float = 5e-4
     augment: bool = True  # pad-4 crop and flip
+    mask: bool = False  # blank a random patch in half of the images, so that deletion is nothing new (arXiv 2407.11910)
     scaling: str = "channel"  # of the pixels
     label_smoothing: float = 0.0  # share of the target that all classes get (arXiv 1512.00567)
     ema: float = 0.0  # weights of this share from before at each step are tested and kept; 0 for the last ones
@@ -102,8 +103,9 @@ RECIPES = {
 }
 ORIGINAL = "original pixels"  # in the source of data that are no copy
 _FREE = ("seed", "precision", "compile")  # change no more than chance does
-_TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}"}  # after a recipe's name
+_TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}", "mask": "blanked patches"}  # after a recipe's name
 _SWITCHES = {
+    "mask": "blanked patches in training",
     "label_smoothing": "label smoothing",
     "ema": "averaged weights (EMA) in the test",
     "flip_test": "a flip test (each image and its mirror image)",
@@ -111,7 +113,7 @@ _SWITCHES = {
 
 
 def recipe_name(recipe: Recipe) -> str:
-    """The name in RECIPES, with the epochs and the weight decay where only they differ, "own" for any other.
+    """The name in RECIPES, with what `_TOLD` tells where only that differs, "own" for any other.
 
     Seed, precision and compiling do not count.
     """

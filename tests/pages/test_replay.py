@@ -366,6 +366,7 @@ def test_a_recipe_has_its_name_whatever_seed_and_precision() -> None:
     assert recipe_name(dataclasses.replace(RECIPES["fast"], epochs=7)) == "fast, 7 epochs"
     longer = dataclasses.replace(RECIPES["short"], epochs=7, weight_decay=2e-4)
     assert recipe_name(longer) == "short, 7 epochs, weight decay 0.0002"
+    assert recipe_name(dataclasses.replace(RECIPES["short"], mask=True)) == "short, blanked patches"
     assert recipe_name(dataclasses.replace(RECIPES["paper"], epochs=7)) == "paper"  # 64,000 steps all the same
 
 
@@ -383,6 +384,7 @@ def test_differences_from_the_paper() -> None:
         "other pixels (a JPEG copy)",
         "a part of the training images",
     ]
+    assert differences(dataclasses.replace(paper, mask=True), pixels, whole=True) == ["blanked patches in training"]
 
 
 def after(*shares: float) -> pd.DataFrame:

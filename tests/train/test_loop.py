@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -154,6 +155,34 @@ def test_an_epoch_shows_no_image_twice_and_epochs_differ(noise: Dataset) -> None
     assert not torch.equal(seen[0], seen[3])
 
 
+def test_blanked_patches_are_those_of_seed_and_step_in_half_of_the_images(noise: Dataset) -> None:
+    recipe = dataclasses.replace(RECIPE, mask=True, epochs=20)
+    whole, blanked = received(noise, dataclasses.replace(recipe, mask=False), TINY), received(noise, recipe, TINY)
+    count = 0
+    for step, (images, masked) in enumerate(zip(whole, blanked, strict=True)):
+        patches = torch.randint(0, 32, (8,), generator=generator(recipe.seed, 4, step))
+        for image, patch in zip(images, patches.tolist(), strict=True):
+            if patch < 16:
+                top, left = 2 * (patch // 4), 2 * (patch % 4)  # of 8 x 8 pixels
+                image[:, top : top + 2, left : left + 2] = 0
+                count += 1
+        assert torch.equal(images, masked), step
+    assert 200 < count < 280, "of 480 images half, give or take four deviations"
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_the_hash_of_a_batch_tells_blanked_patches(noise: Dataset, augment: bool) -> None:
+    recipe = dataclasses.replace(RECIPE, augment=augment)
+    hashes = []
+    for mask in (False, True):
+        feed = feed_of(state_of(build(TINY), recipe), noise, dataclasses.replace(recipe, mask=mask))
+        hashes.append({batch for _, batch in feed.inputs(0, 3)})
+    assert not set.intersection(*hashes)
+    chosen = torch.randperm(26, generator=generator(3, 0, 0))[:8]
+    rows = [chosen[None], draw_crops(8, generator(3, 1, 0))] if augment else [chosen[None]]
+    assert zlib.crc32(torch.cat(rows).numpy().tobytes(), noise.fingerprint) in hashes[0], "as in recorded runs"
+
+
 def test_one_seed_gives_one_run_and_another_seed_another(noise: Dataset) -> None:
     (records, weights), (again, weights_again) = run(noise), run(noise)
     assert records == again
@@ -172,6 +201,7 @@ RESUMED = {
     "stochastic depth": (DROPPING, RECIPE),
     "no Nesterov": (TINY, dataclasses.replace(RECIPE, nesterov=False)),
     "averaged": (TINY, dataclasses.replace(RECIPE, ema=0.5)),
+    "blanked patches": (TINY, dataclasses.replace(RECIPE, mask=True)),
 }
 
 
@@ -421,6 +451,7 @@ WRONG: dict[str, tuple] = {
     "nesterov": (1,),
     "compile": ("yes",),
     "flip_test": (0,),
+    "mask": (1, None),
     "label_smoothing": (-0.1, 1, None),
     "ema": (-0.1, 1.0, "0.9"),
     "steps": (-1, 1.5),

@@ -127,6 +127,23 @@ def test_batches_are_the_same_with_any_number_of_loaders_and_from_any_step() -> 
         assert not torch.equal(other[0][0], here[0][0])
 
 
+def test_blanked_patches_follow_from_the_step_and_count_in_the_hash() -> None:
+    found = open_folder("zoo", SIZE)
+    whole, feed = streaming(found), streaming(found, mask=True)
+    for step, (inputs, crc) in enumerate(feed.inputs(6, 12), 6):
+        [(plain, plain_crc)] = whole.inputs(step, step + 1)
+        assert crc != plain_crc
+        expected = whole.prepare(*plain)[0].clone()
+        patches = torch.randint(0, 32, (4,), generator=feeds.generator(3, 4, step))
+        for image, patch in zip(expected, patches.tolist(), strict=True):
+            if patch < 16:
+                top, left = 4 * (patch // 4), 4 * (patch % 4)  # of 16 x 16 pixels
+                image[:, top : top + 4, left : left + 4] = 0
+        assert torch.equal(feed.prepare(*inputs)[0], expected), step
+        [(_, again)] = feed.inputs(step, step + 1)  # as after a resume
+        assert again == crc
+
+
 def test_the_hash_differs_where_only_the_crops_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "generator", lambda *key: torch.Generator().manual_seed(0))  # one order for all
     found = open_folder("zoo", SIZE)
