@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as Indexed
 
@@ -14,12 +15,14 @@ from resnet.data.dataset import Dataset, balanced, check_offered, path_of
 from resnet.data.listing import Listing
 from resnet.data.pictures import list_readable, open_picture
 from resnet.data.sizes import check_size
+from resnet.data.views import Frame, see
 from resnet.data.walk import readable
 from resnet.errors import Refused
 from resnet.seeds import Stream, seed_of
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of RGB in 0..1
 DEFAULT_SIZE = 224
+RESIZE = 256 / 224  # of a test picture, before its centre is cut out
 DECODED = 4  # times the net's pixels, so that the smallest crop, 8 % of a picture, still has about the net's own
 TEST = -1  # the epoch of a test picture: it is cut the same each time
 Key = tuple[int, int]  # epoch and index
@@ -93,10 +96,11 @@ class Pictures(Indexed[Tensor | Refused]):
 
         self.root, self.files, self.size, self.seed = folder.root, folder.train_files, folder.size, seed
         self.test_files = folder.test_files
-        size = folder.size
-        centre = [v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size), v2.PILToTensor()]
-        drawn = [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.PILToTensor()]
-        self.centred, self.drawn = v2.Compose(centre), v2.Compose(drawn if augment else centre)
+        drawn = v2.Compose([v2.RandomResizedCrop(folder.size), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+        self.drawn = drawn if augment else self.centred
+
+    def centred(self, photo: Image.Image) -> Tensor:
+        return torch.from_numpy(see(photo, Frame(self.size, resize=RESIZE)).pixels)
 
     def __getitem__(self, key: Key) -> Tensor | Refused:
         epoch, index = key

@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import BytesIO
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from resnet.data.colours import opaque_rgb
 from resnet.data.formats import RAW_PHOTO, READERS, format_of, not_a_photo
+from resnet.data.views import Frame, View, see
 from resnet.errors import Refused
 
 MIN_SIDE = 8
@@ -159,11 +161,18 @@ def _other_frames(image: ImageFile) -> tuple[str, ...]:
 
 def picture_pixels(picture: np.ndarray, size: int, channels: int) -> Tensor:
     """A picture (S, S, C) uint8 as `photo_batch` gives a photo, but uint8 (channels, size, size); C may be any."""
+    return torch.from_numpy(picture_view(picture, Frame(size, channels)).pixels)
+
+
+def picture_view(picture: np.ndarray, frame: Frame, mode: str = "crop") -> View:
+    """A picture (H, W, C) uint8 as `see` gives a photo; with other channels than a photo's, which must be the net's."""
     if picture.shape[-1] in (1, 3):
-        return photo_batch(picture_image(picture), size, channels)[0]
-    if picture.shape[-1] != channels:
-        raise Refused(f"This net takes pictures with {channels} channels.", picture.shape[-1])
-    return torch.cat([photo_batch(Image.fromarray(band), size, 1)[0] for band in np.moveaxis(picture, -1, 0)])
+        return see(picture_image(picture), frame, mode)
+    if picture.shape[-1] != frame.channels:
+        raise Refused(f"This net takes pictures with {frame.channels} channels.", picture.shape[-1])
+    grey = replace(frame, channels=1)
+    bands = [see(Image.fromarray(band), grey, mode) for band in np.moveaxis(picture, -1, 0)]
+    return replace(bands[0], pixels=np.concatenate([band.pixels for band in bands]))
 
 
 def picture_image(picture: np.ndarray) -> Image.Image:
@@ -172,13 +181,5 @@ def picture_image(picture: np.ndarray) -> Image.Image:
 
 
 def photo_batch(image: Image.Image, size: int, channels: int = 3) -> Tensor:
-    """The centred square, resized with antialiasing: uint8 (1, channels, size, size), channels 3 (RGB) or 1 (grey)."""
-    if channels not in (1, 3):
-        raise Refused("A net for photos takes 3 channels (RGB) or 1 (grey).", channels, "another net")
-    if not 1 <= size <= 4096:
-        raise Refused("A photo can be resized to 1 to 4,096 pixels.", size)
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side)).convert("RGB" if channels == 3 else "L")
-    pixels = np.array(square.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()  # (1, C, S, S)
+    """The centre, resized with antialiasing: uint8 (1, channels, size, size), channels 3 (RGB) or 1 (grey)."""
+    return torch.from_numpy(see(image, Frame(size, channels)).pixels)[None]

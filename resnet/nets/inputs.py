@@ -11,21 +11,35 @@ import numpy as np
 from resnet.errors import Refused
 from resnet.nets.spec import NetSpec
 
+MAX_RESIZE = 4
 Moment = tuple[Any, ...]  # C numbers, or C rows of S rows of S numbers
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A net reads (pixels / 255 - mean) / std; mean and std are by channel (C,), or by pixel (C, S, S), nested."""
+    """A net reads (pixels / 255 - mean) / std; mean and std are by channel (C,), or by pixel (C, S, S), nested.
+
+    Of a photo it reads the centre, after the short side was resized to `resize` times the net's image size.
+    """
 
     mean: Moment
     std: Moment
     class_names: tuple[str, ...]
+    resize: float = 1.0
+    interpolation: str = "bilinear"  # or bicubic
 
     @staticmethod
-    def of(mean: list[Any], std: list[Any], class_names: Iterable[Any]) -> "Inputs":
+    def of(
+        mean: list[Any],
+        std: list[Any],
+        class_names: Iterable[Any],
+        resize: float = 1.0,
+        interpolation: str = "bilinear",
+    ) -> "Inputs":
         """From lists; ValueError or TypeError where they are not what they should be."""
-        return Inputs(_moment(mean), _moment(std), tuple(map(str, class_names)))
+        if not 1 <= resize <= MAX_RESIZE or interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"a photo is resized to 1 to {MAX_RESIZE} times the net's size, bilinear or bicubic")
+        return Inputs(_moment(mean), _moment(std), tuple(map(str, class_names)), float(resize), interpolation)
 
     def fitted(self, spec: NetSpec) -> "Inputs | None":
         """For a net that may read other images or have other classes: None where mean and std are not for it.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from resnet.data.dataset import normalise, some_tests
+from resnet.data.folder import RESIZE
 from resnet.data.photos import picture_pixels
 from resnet.errors import Refused
 from resnet.nets.inputs import Inputs
@@ -32,13 +33,8 @@ class OpenedRun:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """Mean and deviation as in training, and the classes' names. Refused."""
-        info = self.run.info()
-        try:
-            return Inputs.of(info["mean"], info["std"], self.class_names)
-        except (KeyError, ValueError, TypeError, OverflowError):
-            what = f"The file info.json of {self.run.id} is missing or damaged, so no image can be prepared."
-            raise Refused(what) from None
+        """As `inputs_of` has them. Refused."""
+        return inputs_of(self.run)
 
     @property
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -63,6 +59,16 @@ class OpenedRun:
         if not found:
             raise Refused(f"The data set of {self.run.id} is not here, and its folder holds no pictures.")
         return self.prepare(torch.stack(found)), torch.from_numpy(known[rows]).long()
+
+
+def inputs_of(run: Run) -> Inputs:
+    """Mean and deviation as in training, the classes' names, and how a photo is cut. Refused."""
+    info = run.info()
+    try:
+        return Inputs.of(info["mean"], info["std"], run.class_names(), RESIZE if run.job.stream else 1.0)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        what = f"The file info.json of {run.id} is missing or damaged, so no image can be prepared."
+        raise Refused(what) from None
 
 
 def open_run(run: Run, epoch: int | None = None) -> OpenedRun:

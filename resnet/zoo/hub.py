@@ -1,4 +1,4 @@
-"""torchvision's trained weights for our nets: which there are, their download, their inputs."""
+"""torchvision's trained weights for our nets and the relatives: which there are, their download, their inputs."""
 
 import hashlib
 import http.client
@@ -15,7 +15,8 @@ from torchvision.models import ResNet18_Weights, WeightsEnum, get_model_weights
 
 from resnet.errors import Refused
 from resnet.nets.inputs import Inputs
-from resnet.zoo.weights import WeightsFile, read
+from resnet.zoo.relatives import RELATIVES
+from resnet.zoo.weights import MAX_BYTES, WeightsFile, read
 
 CHUNK, STALL = 2**18, 30.0  # bytes read at once; seconds without any until we give up
 
@@ -35,10 +36,19 @@ TORCHVISION: dict[str, str] = {
 }
 
 
-def offered(preset: str) -> dict[str, WeightsEnum]:
-    """torchvision's weights for a preset by name, as IMAGENET1K_V2; none for most presets. Nothing is downloaded."""
-    builder = TORCHVISION.get(preset)
-    return {weights.name: weights for weights in get_model_weights(builder)} if builder else {}
+def offered(name: str) -> dict[str, WeightsEnum]:
+    """torchvision's weights for a preset or a relative by name, as IMAGENET1K_V2; none for most presets.
+
+    Those without classes, or too large to be read here, are left out. Nothing is downloaded.
+    """
+    builder = TORCHVISION.get(name) or (RELATIVES[name].builder if name in RELATIVES else "")
+    found = get_model_weights(builder) if builder else ()
+    return {each.name: each for each in found if each.meta["categories"] and megabytes(each) * 2**20 <= MAX_BYTES}
+
+
+def megabytes(weights: WeightsEnum) -> float:
+    """The file's size in MiB."""
+    return weights.meta["_file_size"]
 
 
 def checkpoint(weights: WeightsEnum) -> Path:
@@ -70,16 +80,16 @@ def download(weights: WeightsEnum) -> Iterator[tuple[int, int]]:
     target = checkpoint(weights)
     try:
         if not downloaded(weights):
-            yield from _fetch(weights.url, target)
+            yield from _fetch(weights, target)
         size = target.stat().st_size
     except (OSError, http.client.HTTPException) as error:
-        raise Refused(f"{_what_failed(error, target)} {_advice(target)}") from None
+        raise Refused(f"{_what_failed(error, target)} {_advice(weights)}") from None
     yield size, size
 
 
-def _fetch(url: str, target: Path) -> Iterator[tuple[int, int]]:
+def _fetch(weights: WeightsEnum, target: Path) -> Iterator[tuple[int, int]]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    request = urllib.request.Request(url, headers={"User-Agent": "torch.hub"})
+    request = urllib.request.Request(weights.url, headers={"User-Agent": "torch.hub"})
     digest, done = hashlib.sha256(), 0
     with (
         tempfile.TemporaryDirectory(prefix=".weights-", dir=target.parent, ignore_cleanup_errors=True) as folder,
@@ -93,9 +103,9 @@ def _fetch(url: str, target: Path) -> Iterator[tuple[int, int]]:
                 done += len(chunk)
                 yield done, max(done, total)
         if done < total:
-            raise Refused(f"The download broke off at {done:,} of {total:,} bytes. {_advice(target)}")
-        if not digest.hexdigest().startswith(_name_and_checksum(url)[1]):
-            raise Refused(f"The checksum of these {done:,} bytes is not that of {target.name}. {_advice(target)}")
+            raise Refused(f"The download broke off at {done:,} of {total:,} bytes. {_advice(weights)}")
+        if not digest.hexdigest().startswith(_name_and_checksum(weights.url)[1]):
+            raise Refused(f"The checksum of these {done:,} bytes is not that of {target.name}. {_advice(weights)}")
         os.replace(part, target)
 
 
@@ -107,8 +117,10 @@ def _what_failed(error: Exception, target: Path) -> str:
     return f"{target.name} cannot be saved in {target.parent} ({getattr(error, 'strerror', error)})."
 
 
-def _advice(target: Path) -> str:
-    return f"Try again, or put {target.name} into {target.parent}, or choose random weights."
+def _advice(weights: WeightsEnum) -> str:
+    target = checkpoint(weights)
+    by_hand = f"put {target.name}, from {weights.url}, into {target.parent}"
+    return f"Try again, or {by_hand}, or choose other weights: the recorded runs need no network."
 
 
 def load_torchvision(weights: WeightsEnum) -> WeightsFile:
@@ -122,7 +134,9 @@ def load_torchvision(weights: WeightsEnum) -> WeightsFile:
 def inputs(weights: WeightsEnum) -> Inputs:
     """How torchvision prepares the images for these weights, and its names of the classes."""
     transforms = weights.transforms()
-    return Inputs(tuple(transforms.mean), tuple(transforms.std), tuple(weights.meta["categories"]))
+    resize, interpolation = transforms.resize_size[0] / transforms.crop_size[0], transforms.interpolation.value
+    names = tuple(weights.meta["categories"])
+    return Inputs(tuple(transforms.mean), tuple(transforms.std), names, resize, interpolation)
 
 
 def imagenet_names() -> tuple[str, ...]:

@@ -1,13 +1,15 @@
 """Nets before and after ResNet, from torchvision's own builders, profiled as our nets are."""
 
+import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models import WeightsEnum, get_model_builder, get_model_weights
 from torchvision.ops import StochasticDepth
@@ -15,7 +17,10 @@ from torchvision.ops import StochasticDepth
 from resnet.costs.profiler import Profile, ProfileError, profile_module
 from resnet.costs.recorder import Row
 from resnet.errors import Refused, choose
+from resnet.zoo.layouts import is_counter
 
+# torchvision's files of DenseNet have norm.1 where its nets have norm1.
+_LEGACY = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
 MAX_SIZE = 4096  # pixels a side
 Starts = dict[str, str]  # the module that opens a stage -> the stage, in running order
 
@@ -150,6 +155,37 @@ def build_relative(name: str, classes: int = 1000, device: str | torch.device = 
     make, place = get_model_builder(relative(name).builder), torch.device(device)
     with _EmptyOnMeta() if place.type == "meta" else place:
         return make(weights=None, num_classes=classes).to(place).eval()
+
+
+def open_relative(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The net with torchvision's weights for it, in eval mode; Refused where they are another net's.
+
+    Nothing in it works in place, so that what a hook sees stays as it was: DenseNet's last ReLU, behind its last
+    norm, excepted.
+    """
+    model = build_relative(name)
+    wanted = {_LEGACY.sub(r"\1\2.", key): value.float() for key, value in tensors.items() if not is_counter(key)}
+    try:
+        model.load_state_dict(wanted, assign=True)
+    except RuntimeError:
+        raise Refused(f"These are not the weights of {name}.") from None
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]
+    return model
+
+
+@cache
+def stage_ends(name: str) -> dict[str, str]:
+    """The module whose output is each stage's, in running order, as {"stage1": "layer1"}. Refused."""
+    modules = [module for module, _ in build_relative(name).named_modules()]
+    ends = {}
+    for (start, stage), (following, _) in pairwise(relative(name).starts):
+        level = start.rpartition(".")[0]
+        before = [m for m in modules[: modules.index(following)] if m and m.rpartition(".")[0] == level]
+        if stage != "stem":
+            ends[stage] = before[-1]
+    return ends
 
 
 def profile_relative(name: str, image_size: int | None = None, classes: int = 1000) -> Profile:

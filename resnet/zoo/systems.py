@@ -65,8 +65,9 @@ class DeepLabV3Plus(nn.Module):
 
 
 def _detector(kind: type[FasterRCNN], classes: int) -> nn.Module:
-    """torchvision's first version: its builder freezes the norms only with weights, which are what it publishes."""
-    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d)
+    """torchvision's first version, as its builder makes it with weights: the norms are frozen, their epsilon is 0."""
+    norm = partial(FrozenBatchNorm2d, eps=0.0)
+    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=norm)
     return kind(backbone, classes)
 
 

@@ -13,10 +13,12 @@ from torch import nn
 from torchvision.models import Weights, WeightsEnum
 
 from resnet.errors import Refused
+from resnet.nets.inputs import Inputs
 from resnet.nets.model import build
 from resnet.zoo import hub as torchvisions
 from resnet.zoo.fitting import fit
 from resnet.zoo.hub import TORCHVISION, checkpoint, download, downloaded, inputs, load_torchvision, offered
+from resnet.zoo.relatives import RELATIVES
 from tests.support.server import Server
 from tests.support.tiny import TINY, same
 
@@ -116,7 +118,7 @@ def test_offline(hub: Path, server: Server) -> None:
     tiny = entry(server)
     server.shutdown()
     server.server_close()
-    with pytest.raises(Refused, match=r"cannot be reached \(.*\): is there a network\? Try again.*random weights\.$"):
+    with pytest.raises(Refused, match=r"cannot be reached \(.*\): is there a network\? Try again.*need no network\.$"):
         list(download(tiny))
 
 
@@ -144,10 +146,34 @@ def test_a_url_without_a_checksum(url: str, hub: Path) -> None:
         list(download(made.V1))
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", [*TORCHVISION, *RELATIVES])
 def test_torchvisions_names_carry_checksums(name: str, hub: Path) -> None:
     for weight in offered(name).values():
         assert checkpoint(weight) == hub / weight.url.rsplit("/", 1)[1]
+
+
+def test_the_refusal_says_which_file_to_put_where(hub: Path, server: Server) -> None:
+    server.status, tiny = 404, entry(server)
+    with pytest.raises(Refused) as caught:
+        list(download(tiny))
+    assert f"put {checkpoint(tiny).name}, from {tiny.url}, into {hub}, or" in str(caught.value)
+
+
+def test_relatives_are_offered_where_their_weights_know_classes_and_can_be_read() -> None:
+    assert list(offered("VGG-16")) == ["IMAGENET1K_V1"], "the other file has features only"
+    assert list(offered("DenseNet-121")) == ["IMAGENET1K_V1"]
+    assert not offered("RegNet-Y 128GF"), "2.4 GB"
+    assert not offered("no such net")
+    assert {name for name in RELATIVES if not offered(name)} == {"RegNet-Y 128GF"}
+
+
+@pytest.mark.parametrize("name", [*TORCHVISION, *RELATIVES])
+def test_how_photos_are_cut_is_torchvisions(name: str) -> None:
+    for weights in offered(name).values():
+        theirs, found = weights.transforms(), inputs(weights)
+        assert round(found.resize * theirs.crop_size[0]) == theirs.resize_size[0]
+        assert found.interpolation == theirs.interpolation.value
+        assert Inputs.from_json(found.to_json()) == found
 
 
 def test_inputs_are_torchvisions_own() -> None:
