@@ -21,6 +21,7 @@ CLASS = ["--sessions", "3", "--seconds", "5", "--rounds", "1", "--training"]
 SHORT = {
     "train": [*LITTLE, "--norms", "--where", "--dashboard", "--compile", "--to", "0", "--seeds", "1"],
     "profile": ["--nets", "ResNet-20", "SE-ResNet-50", "--rounds", "1"],
+    "saliency": ["--net", "ResNet-8", "--methods", "grad-cam", "ablation-cam", "saliency", "--rounds", "1"],
     "work": ["--work", "ResNet-8:4", "--rounds", "1"],
     "classroom": ["--nets", "ResNet-8", "--pages", ",train", "--settle", "0.1", *CLASS],
     "viewers": ["--net", "ResNet-8", "--viewers", "2", "--seconds", "1", "--steps", "800"],
@@ -37,6 +38,7 @@ WORDS = {
         *("images/s", "TFLOP/s", "of the matrix product", "1 thread,"),
     ),
     "profile": ("to import torch", "goal of 0.3 s, median:"),
+    "saliency": ("pytorch-grad-cam ", "torch-cam ", "forward passes, ", "of the faster peer"),
     "work": ("Measured / predicted on", "MB, "),
     "classroom": ("errors: 0", "goal of 1.0 s, p95:", "MB a session", "round 1: 3 sessions opened and closed"),
     "viewers": ("ms of CPU time per viewer and second", "refreshes, after"),
@@ -44,6 +46,7 @@ WORDS = {
 LABELS = {
     "train": {"ResNet-8", "ResNet-8 compiled"},
     "profile": {"ResNet-20", "SE-ResNet-50"},
+    "saliency": {"grad-cam", "ablation-cam", "saliency"},
     "work": {"ResNet-8:4"},
     "classroom": {"median_s", "p95_s", "max_s", "pages", "warm_MB", "peak_MB", "end_MB", "round_1_MB"},
     "viewers": {"ResNet-8"},

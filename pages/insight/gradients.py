@@ -54,10 +54,10 @@ def of_weights(spec: NetSpec) -> Request | None:
 
 
 def on_images(models: list[Model]) -> Request:
-    spec = models[0].spec
+    spec = models[0].described
     offered = [name for name in data.available() if (spec.classes, spec.in_channels, spec.frames) == (10, 3, 0)]
     source = st.selectbox("Images", [NOISE, *offered], key="gradients.source")
-    count = batch_field([model.spec for model in models])
+    count = batch_field([model.described for model in models])
     named, changed = ("", 0.0) if source == NOISE else (source, data_changed(source))
     return Gradients(tuple(models), named, count, changed)
 

@@ -4,25 +4,29 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
+from PIL import Image
 from streamlit import runtime
 
-from resnet.attribution.methods import common_layers
+from resnet.attribution.methods import METHODS
 from resnet.costs.memory import Memory, memory
 from resnet.costs.profiler import Profile, profile
 from resnet.data import dataset as datasets
-from resnet.data.photos import open_photo, photo_batch, picture_pixels
+from resnet.data.photos import open_photo
+from resnet.data.views import Frame, View, see
 from resnet.errors import Refused
 from resnet.exports.forms import export
-from resnet.nets.model import build
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, follow
 from resnet.train.figures import record_type
+from resnet.trust.checks import CHECKS
+from resnet.trust.league import Row, kept
+from resnet.work.judging import League
 from resnet.work.scheduler import Scheduler
+from resnet.work.weights import Model
 from resnet.zoo.hub import WeightsEnum, checkpoint, downloaded
 
 
@@ -49,10 +53,37 @@ def net_memory(spec: NetSpec, batch: int, optimizer: str, precision: str) -> Mem
     return memory(spec, batch, optimizer, precision)
 
 
+@st.cache_data(max_entries=50, show_spinner=False)
+def method_reasons(model: Model) -> dict[str, str]:
+    """Why each attribution method does not apply to the net, "" where it does."""
+    net = model.outline()
+    return {name: method.reason(net) for name, method in METHODS.items()}
+
+
 @st.cache_data(max_entries=200, show_spinner=False)
-def explainable_layers(specs: tuple[NetSpec, ...]) -> list[str]:
-    """Layers at which all of these nets can be explained, input to output."""
-    return common_layers([build(spec, device="meta") for spec in specs])
+def check_reasons(model: Model, method: str) -> dict[str, str]:
+    """Why each check of a map does not apply to the net and the method, "" where it does."""
+    net = model.outline()
+    return {name: check.reason(net, method) for name, check in CHECKS.items()}
+
+
+def league_of(model: Model, data: str) -> League:
+    return League(model, data, changed=data_changed(data))
+
+
+@st.cache_data(ttl=30, max_entries=50, show_spinner=False)
+def kept_league(model: Model, data: str) -> list[Row] | None:
+    """The rows of a net's league, where it has been made."""
+    return kept(league_of(model, data).depends_on())
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def system_layers(name: str) -> list[str]:
+    """Layers at which a detector or segmenter can be explained, input to output."""
+    from resnet.attribution.boxes import layers
+    from resnet.zoo.systems import build_system
+
+    return layers(build_system(name))
 
 
 @dataclass(frozen=True)
@@ -170,23 +201,16 @@ def samples(run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
         return pictures, labels[rows]
 
 
-class SeenPhoto(NamedTuple):
-    """A photo as a net of some image size sees it, uint8 (C, S, S), and what was changed in reading it."""
-
-    pixels: np.ndarray
-    notes: tuple[str, ...]
-
-
-@st.cache_data(max_entries=32, show_spinner=False)
-def seen_photo(raw: bytes, size: int, channels: int) -> SeenPhoto:
-    """Refused for bytes that are no photo."""
-    photo = open_photo(raw)
-    return SeenPhoto(photo_batch(photo, size, channels)[0].numpy(), photo.info["notes"])
+@st.cache_resource(max_entries=8, show_spinner=False)  # a photo and its views are never changed
+def opened_photo(raw: bytes) -> Image.Image:
+    """As `open_photo`. Refused for bytes that are no photo."""
+    return open_photo(raw)
 
 
-def sample_pixels(picture: np.ndarray, size: int, channels: int) -> np.ndarray:
-    """The same of a sample (S, S, C) uint8."""
-    return picture_pixels(picture, size, channels).numpy()
+@st.cache_resource(max_entries=32, show_spinner=False)
+def photo_view(raw: bytes, frame: Frame, mode: str) -> View:
+    """What a net of that frame sees of a photo. Refused."""
+    return see(opened_photo(raw), frame, mode)
 
 
 def is_downloaded(weights: WeightsEnum) -> bool:

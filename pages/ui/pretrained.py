@@ -13,11 +13,12 @@ from resnet.limits import WEIGHTS_MB
 from resnet.nets.inputs import Inputs
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
+from resnet.runs.store import Run
 from resnet.work import spool
 from resnet.work.requests import Fitting
-from resnet.work.weights import Weights, of_run
+from resnet.work.weights import Weights, kept_epochs, of_run
 from resnet.zoo.fitting import Report
-from resnet.zoo.hub import download, offered
+from resnet.zoo.hub import WeightsEnum, download, megabytes, offered
 
 UNTRAINED, DRAWN, FILE = "untrained, seed 0", "drawn anew, by the seed", "my own file"
 
@@ -36,14 +37,14 @@ def field(spec: NetSpec, key: str, fixed: bool = False) -> Chosen | None:
     `fixed`: for a training, where the data give classes and channels, so that weights for others are loaded in part.
     """
     alike = (run for run in runs.every() if _alike(run.job.net, spec) and run.checkpoint_step())
-    trained = {f"run {run.id}": of_run(run) for run in alike}
+    trained = {title: weights for run in alike for title, weights in _of_run(run).items()}
     theirs = {f"torchvision's {version}": Weights("torchvision", version) for version in offered(spec.name)}
     label, none = ("Weights to begin with", DRAWN) if fixed else ("Weights", UNTRAINED)
     chosen = st.selectbox(label, [none, *trained, *theirs, FILE], key=key)
     if chosen == none:
         return Chosen(Weights("seed", "0"), None, none)
     with widgets.show_errors(Refused):
-        if chosen in theirs and not _downloaded(spec, theirs[chosen].name):
+        if chosen in theirs and not downloaded(offered(spec.name)[theirs[chosen].name], spec.name):
             return None
         title, weights = _file(key) if chosen == FILE else (chosen, {**trained, **theirs}[chosen])
         return _fitting(spec, Chosen(weights, None, title), key, fixed) if weights else None
@@ -56,12 +57,19 @@ def _alike(one: NetSpec, other: NetSpec) -> bool:
     return replace(one, **same) == other
 
 
-def _downloaded(spec: NetSpec, version: str) -> bool:
-    weights = offered(spec.name)[version]
+def _of_run(run: Run) -> dict[str, Weights]:
+    """The run's weights by their titles: the newest, and those that it kept after an epoch."""
+    kept = {f"run {run.id}, after epoch {epoch}": of_run(run, epoch) for epoch in kept_epochs(run)}
+    return {f"run {run.id}": of_run(run), **kept}
+
+
+def downloaded(weights: WeightsEnum, title: str) -> bool:
+    """Whether torchvision's file for the net of that title is here; a button fetches it. Refused where that fails."""
     if is_downloaded(weights):
         return True
-    st.caption(f"{weights.meta['_file_size']:,.0f} MB from PyTorch's server, kept where torch.hub keeps its files.")
-    if not st.button("Download", icon=":material/download:", key=f"pretrained.{version}"):
+    size = f"{megabytes(weights):,.0f} MB from PyTorch's server, kept where torch.hub keeps its files."
+    st.caption(f"{title}: {size}")
+    if not st.button("Download", icon=":material/download:", key=f"pretrained.{title}.{weights.name}"):
         return False
     bar = st.progress(0.0, "Connecting …")
     for done, total in download(weights):

@@ -56,6 +56,21 @@ def set_run(run_id: str | None) -> None:
         st.query_params["run"] = run_id
 
 
+def linked(name: str) -> list[str]:
+    """What the address says under that name."""
+    return st.query_params.get_all(name)
+
+
+def link(**values: list[str]) -> None:
+    """Put these into the address by their names; what is empty is not in it."""
+    for name, wanted in values.items():
+        kept = list(filter(None, wanted))
+        if not kept:
+            st.query_params.pop(name, None)
+        elif kept != linked(name):
+            st.query_params[name] = kept
+
+
 def widget(key: str, default: Any = None) -> Any:
     """The value of the widget with that key, `default` before it has one."""
     return st.session_state.get(key, default)

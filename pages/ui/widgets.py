@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from pages.ui import state
 from pages.ui.cached import net_profile
+from resnet.data.photos import picture_image
 from resnet.nets.codes import from_code, to_code
 from resnet.nets.spec import PRESETS, NetSpec, plain_twin
 from resnet.plots import nets as net_plots
@@ -45,10 +47,10 @@ def choice(
     return picked or names[0]
 
 
-def net_field(spec: NetSpec, key: str) -> None:
-    """A menu of the visitor's own net and the CIFAR presets; choosing one makes it the visitor's net."""
+def net_field(spec: NetSpec, key: str, nets: Iterable[NetSpec] = CIFAR_NETS) -> None:
+    """A menu of the visitor's own net and others; choosing one makes it the visitor's net."""
     own = to_code(spec)
-    codes = [own, *(code for code in map(to_code, CIFAR_NETS) if code != own)]
+    codes = [own, *(code for code in map(to_code, nets) if code != own)]
     if state.widget(key) != own:
         state.set_widgets({key: own})
     st.selectbox(
@@ -61,14 +63,25 @@ def net_field(spec: NetSpec, key: str) -> None:
     page_link("design/build.py", "Edit this net on the Build page", spec)
 
 
-def chart(figure: go.Figure, caption: str, key: str, on_select: Literal["ignore", "rerun"] = "ignore") -> Any:
+def linked(name: str) -> dict[str, Any]:
+    """Arguments of a widget whose value is in the address under that name, and lasts as long as the session."""
+    return {"key": name, "bind": "query-params", "persist_state": "session"}
+
+
+def chart(figure: go.Figure, caption: str, key: str, select: Literal["", "points", "box"] = "") -> Any:
     """A still figure and the sentence that says what to look for and where it comes from; a selection if asked for."""
     config = {"displaylogo": False, "displayModeBar": False}
     event = st.plotly_chart(
-        figure, key=key, alt=caption, config=config, on_select=on_select, selection_mode="points"
+        figure, key=key, alt=caption, config=config, on_select="rerun" if select else "ignore",
+        selection_mode=select or "points",
     )  # fmt: skip
     st.caption(caption)
-    return event if on_select == "rerun" else None
+    return event if select else None
+
+
+def rgb(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (C, H, W) uint8 as one would look at them: (H, W, 3)."""
+    return np.asarray(picture_image(pixels.transpose(1, 2, 0)).convert("RGB"))
 
 
 def table(data: pd.DataFrame, columns: Mapping[str, Any]) -> None:
@@ -164,7 +177,7 @@ def diagram(spec: NetSpec, key: str, opens: bool = False) -> str:
         chart(figure, text, key)
         return ""
     # A selection belongs to a net's boxes: another net is another chart.
-    event = chart(figure, text, f"{key}.{to_code(spec)}", on_select="rerun")
+    event = chart(figure, text, f"{key}.{to_code(spec)}", select="points")
     points = event["selection"]["points"] if event else []
     return str(boxes.stage[points[0]["point_index"]]) if points else ""
 

@@ -1,6 +1,6 @@
 """Heavy work on a page: asked for here, and shown as a button, as a place in line, as progress, or as done."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -25,9 +25,12 @@ def page_run() -> Iterator[None]:
     scheduler().keep(_client(), _asked.get())
 
 
-def result(request: Request, label: str = "Compute") -> Any | None:
+Draw = Callable[[Any], None]  # shows what is known of a result while it is computed
+
+
+def result(request: Request, label: str = "Compute", draw: Draw | None = None) -> Any | None:
     """The request's result, None where `ready` says so. Raises what went wrong: Refused, mostly."""
-    return scheduler().result(request) if ready([request], label) else None
+    return scheduler().result(request) if ready([request], label, draw) else None
 
 
 def known(request: Request) -> Any | None:
@@ -55,7 +58,7 @@ def measured(request: Request, label: str) -> Any | None:
     return result(request, label)
 
 
-def ready(requests: Collection[Request], label: str) -> bool:
+def ready(requests: Collection[Request], label: str, draw: Draw | None = None) -> bool:
     """Whether all are done; if not, the page shows a button that starts them, or how far they are.
 
     Light work starts by itself, other work at a click; the button says what it will take. Refused where it takes more
@@ -76,12 +79,12 @@ def ready(requests: Collection[Request], label: str) -> bool:
     if all(scheduler().wait(request, WAIT_S / len(missing)) for request in missing):
         return True
     with place.container():
-        st.fragment(_progress, run_every=POLL_S)(missing)
+        st.fragment(_progress, run_every=POLL_S)(missing, draw)
     return False
 
 
-def _progress(requests: list[Request]) -> None:
-    """Of the first that is not done; the page is drawn again when all are."""
+def _progress(requests: list[Request], draw: Draw | None) -> None:
+    """Of the first that is not done, with what is known of it; the page is drawn again when all are."""
     waiting = list(filter(_waits, requests))
     view = scheduler().view(waiting[0]) if waiting else None
     if view is None:
@@ -95,6 +98,8 @@ def _progress(requests: list[Request]) -> None:
         for request in requests:
             scheduler().leave(_client(), request)
         st.rerun()
+    if draw and view.so_far:
+        draw(view.so_far)
 
 
 def _waits(request: Request) -> bool:

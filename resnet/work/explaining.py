@@ -1,12 +1,15 @@
 """What nets say of pictures, and where they look: work for the Saliency page."""
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor, nn
 
 from resnet.work.contract import Cost, Progress
-from resnet.work.predict import backward, forward, in_turn
+from resnet.work.predict import explained, forward, in_turn
 from resnet.work.requests import Work, by_net
 from resnet.work.weights import Model, prepared
 
@@ -28,59 +31,78 @@ class Picture:
 
 
 class Answer(NamedTuple):
-    """What a net says of one picture: its top classes, likeliest first, and their probabilities."""
+    """What a net says of one picture: the probability of every class."""
 
-    classes: list[int]
     probabilities: np.ndarray
+
+    def top(self, k: int = 5) -> list[int]:
+        """The likeliest classes, the first one first."""
+        return np.argsort(-self.probabilities, kind="stable")[:k].tolist()
 
 
 @dataclass(frozen=True)
 class Answers:
-    """An `Answer` of each net to its picture, of 5 classes."""
+    """An `Answer` of each net to its picture."""
 
     models: tuple[Model, ...]
     pictures: tuple[Picture, ...]
     alone = False
 
     def cost(self) -> Cost:
-        return in_turn([forward(each.spec, 1) for each in self.models])
+        return in_turn([forward(each, 1) for each in self.models])
 
     def run(self) -> Work:
-        nets = [each.spec for each in self.models]
-        return (yield from by_net(self._answer, nets, self.models, self.pictures))
+        return (yield from by_net(self._answer, [each.title for each in self.models], self.models, self.pictures))
 
     def _answer(self, one: Model, picture: Picture) -> Answer:
         from resnet.attribution.methods import top_k  # captum is slow to import
 
         model, _, inputs = one.open()
-        values, classes = top_k(model, prepared(picture.batch(), inputs), 5)
-        return Answer(classes[0].tolist(), values[0].numpy())
+        values, classes = top_k(model, prepared(picture.batch(), inputs), sys.maxsize)  # of all classes, in their order
+        return Answer(values[0, classes[0].argsort()].numpy())
+
+
+class Query(NamedTuple):
+    """A map to be made: of the logit `target` of a net for a picture, minus the logit `against` unless that is None."""
+
+    model: Model
+    picture: Picture
+    method: str
+    layer: str
+    target: int
+    against: int | None = None
 
 
 @dataclass(frozen=True)
 class Maps:
-    """The attribution map (S, S) of each net for its picture and one of its classes."""
+    """The attribution map (S, S) of each query, as far as they are known while it runs."""
 
-    models: tuple[Model, ...]
-    pictures: tuple[Picture, ...]
-    method: str
-    layer: str
-    targets: tuple[int, ...]
+    queries: tuple[Query, ...]
     alone = False
 
     def cost(self) -> Cost:
-        return in_turn([backward(each.spec, 1) for each in self.models])
+        return in_turn([explained(each.model, each.method, each.layer) for each in self.queries])
 
     def run(self) -> Work:
         from resnet.attribution.methods import explaining
 
-        found: list[np.ndarray] = []
-        for one, picture, target in zip(self.models, self.pictures, self.targets, strict=True):
-            yield Progress(len(found) / len(self.models), one.spec.name, found)
-            model, _, inputs = one.open()
-            images = prepared(picture.batch(), inputs)
-            for maps, share in explaining(self.method, model, images, target, self.layer):
-                so_far = [*found, maps[0].numpy()]
-                yield Progress((len(found) + share) / len(self.models), one.spec.name, so_far)
-            found = so_far
-        return found
+        done: list[np.ndarray] = []
+        for query, model, images in _opened(self.queries):
+            share, title = len(done) / len(self.queries), query.model.title
+            yield Progress(share, title, done)
+            call = query.method, model, images, query.target, query.layer, None, query.against
+            for maps, part in explaining(*call):
+                so_far = [*done, maps[0].numpy()]
+                yield Progress(share + part / len(self.queries), title, so_far)
+            done = so_far
+        return done
+
+
+def _opened(queries: tuple[Query, ...]) -> Iterator[tuple[Query, nn.Module, Tensor]]:
+    """Each query with its net, opened once for queries in a row, and its prepared picture (1, C, S, S)."""
+    last = None
+    for query in queries:
+        if query.model != last:
+            model, _, inputs = query.model.open()
+            last = query.model
+        yield query, model, prepared(query.picture.batch(), inputs)

@@ -7,6 +7,7 @@ two cores of an AMD EPYC, and the scheduler scales them by what work has really 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 from resnet.costs.memory import memory
 from resnet.costs.profiler import Profile, profile
@@ -15,6 +16,9 @@ from resnet.limits import WORK_BYTES
 from resnet.nets.spec import NetSpec
 from resnet.work.contract import Cost
 
+if TYPE_CHECKING:  # captum is slow to import
+    from resnet.attribution.contract import Passes
+
 FLOAT = 4  # bytes
 MACS_PER_S = 110e9  # of convolutions as a net mixes them
 ELEMENTS_PER_S = 250e6  # of outputs, forward and backward: batch norm, ReLU and addition read and write memory
@@ -22,6 +26,13 @@ PARAMS_PER_S = 100e6  # to draw the weights
 LAYERS_PER_S = 2500  # forward and backward; small maps take no less
 WORKSPACE = 1.2  # what kernels borrow, as a factor
 MOST = 256  # images of a batch
+
+
+class Profiled(Protocol):
+    """What knows its costs, as a `weights.Model`."""
+
+    @property
+    def profile(self) -> Profile: ...
 
 
 @lru_cache(200)
@@ -40,9 +51,13 @@ def training_peak(spec: NetSpec, batch: int, optimizer: str, precision: str) -> 
     return memory(spec, batch, optimizer, precision).peak
 
 
-def backward(spec: NetSpec, batch: int) -> Cost:
+def _profile(net: NetSpec | Profiled) -> Profile:
+    return named_profile("", net) if isinstance(net, NetSpec) else net.profile
+
+
+def backward(net: NetSpec | Profiled, batch: int) -> Cost:
     """Of building the net and of one batch forward and backward, every output kept and every gradient returned."""
-    found = named_profile("", spec)
+    found = _profile(net)
     held = 3 * found.params + batch * (found.activations + 3 * _inputs(found))
     work = 3 * found.macs * batch / MACS_PER_S + found.activations * batch / ELEMENTS_PER_S
     return Cost(WORKSPACE * FLOAT * held, work + _overhead(found))
@@ -57,9 +72,9 @@ def batch_limit(spec: NetSpec) -> int:
     return min(MOST, 2 + int((WORK_BYTES - two) / (two - one)))
 
 
-def forward(spec: NetSpec, batch: int) -> Cost:
+def forward(net: NetSpec | Profiled, batch: int) -> Cost:
     """The same of one batch forward, without gradients."""
-    return forward_of(named_profile("", spec), batch)
+    return forward_of(_profile(net), batch)
 
 
 def forward_of(found: Profile, batch: int) -> Cost:
@@ -68,6 +83,28 @@ def forward_of(found: Profile, batch: int) -> Cost:
     held = 3 * found.params + batch * (4 * largest + 2 * _inputs(found))
     work = found.macs * batch / MACS_PER_S + found.activations * batch / (4 * ELEMENTS_PER_S)
     return Cost(WORKSPACE * FLOAT * held, work + _overhead(found))
+
+
+def explained(net: Profiled, method: str, layer: str) -> Cost:
+    """The same of one attribution map of one image."""
+    from resnet.attribution.batches import at_once  # captum is slow to import
+
+    found = net.profile
+    passes, ahead, both = method_passes(found, method, layer), forward_of(found, 1), backward(net, 1)
+    inside = [number for number, row in enumerate(found.rows) if row.name == layer or row.name.startswith(f"{layer}.")]
+    follows = sum(row.macs for row in found.rows[inside[-1] + 1 :]) / found.macs if inside else 0.0
+    once = ahead.seconds - _overhead(found)
+    work = (passes.forward + passes.after * follows) * once + passes.backward * (both.seconds - ahead.seconds)
+    batch = min(at_once(math.prod(found.input_shape[1:])), max(1, round(passes.forward + passes.after)))
+    return Cost(backward(net, batch).bytes, work + _overhead(found))
+
+
+def method_passes(found: Profile, method: str, layer: str) -> "Passes":
+    """What an attribution method runs for one map at that layer."""
+    from resnet.attribution.methods import METHODS  # captum is slow to import
+
+    shapes = [row.out_shape for row in found.rows if row.name == layer or row.name.startswith(f"{layer}.")]
+    return METHODS[method].passes(METHODS[method].options, shapes[-1][0] if shapes else 0)
 
 
 def in_turn(costs: Sequence[Cost]) -> Cost:

@@ -31,11 +31,11 @@ if TYPE_CHECKING:  # torchvision is slow to import, and takes 80 MB of each work
 Work = Generator[Progress, None, object]
 
 
-def by_net(function: Callable, nets: Sequence[NetSpec], *arguments: Sequence) -> Generator[Progress, None, list]:
+def by_net(function: Callable, titles: Sequence[str], *arguments: Sequence) -> Generator[Progress, None, list]:
     """The function's results for the arguments of each net; yields before each how far it is."""
     found: list = []
-    for net, *own in zip(nets, *arguments, strict=True):
-        yield Progress(len(found) / len(nets), net.name)
+    for title, *own in zip(titles, *arguments, strict=True):
+        yield Progress(len(found) / len(titles), title)
         found.append(function(*own))
     return found
 
@@ -55,17 +55,17 @@ class Gradients:
     alone = False
 
     def cost(self) -> Cost:
-        return in_turn([backward(each.spec, self.count) for each in self.models])
+        return in_turn([backward(each, self.count) for each in self.models])
 
     def run(self) -> Work:
-        nets = [each.spec for each in self.models]
-        return side_by_side(nets, (yield from by_net(self._norms, nets, self.models)))
+        nets = [each.described for each in self.models]
+        return side_by_side(nets, (yield from by_net(self._norms, [net.name for net in nets], self.models)))
 
     def _norms(self, each: Model) -> pd.DataFrame:
         model, _, inputs = each.open()
         if not self.source:
-            return gradient_norms(model, *noise_batch(each.spec, self.count))
-        data = datasets.load_offered(self.source, size=each.spec.image_size, train=2000)
+            return gradient_norms(model, *noise_batch(each.described, self.count))
+        data = datasets.load_offered(self.source, size=each.image_size, train=2000)
         images, labels = datasets.some_tests(data, self.count)
         batch = prepared(images, inputs) if inputs else datasets.normalise(images, data.mean, data.std)
         return gradient_norms(model, batch, labels)
@@ -80,14 +80,14 @@ class RunGradients:
     alone = False
 
     def cost(self) -> Cost:
-        return in_turn([backward(each.spec, self.count) for each in self.models])
+        return in_turn([backward(each, self.count) for each in self.models])
 
     def run(self) -> Work:
-        nets = [each.spec for each in self.models]
-        return side_by_side(nets, (yield from by_net(self._norms, nets, self.models)))
+        nets = [each.described for each in self.models]
+        return side_by_side(nets, (yield from by_net(self._norms, [net.name for net in nets], self.models)))
 
     def _norms(self, each: Model) -> pd.DataFrame:
-        opened = open_run(runs.find(each.weights.name))
+        opened = open_run(runs.find(each.weights.name), each.weights.epoch)
         return gradient_norms(opened.model, *opened.test_batch(self.count))
 
 

@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from resnet.costs.profiler import Profile
 from resnet.data.dataset import normalise
-from resnet.data.folder import IMAGENET_MEAN, IMAGENET_STD
-from resnet.errors import Refused
+from resnet.data.folder import IMAGENET_MEAN, IMAGENET_STD, RESIZE
+from resnet.data.views import Frame
+from resnet.errors import Refused, choose
 from resnet.nets.inputs import Inputs
-from resnet.nets.model import ResNet, build
+from resnet.nets.model import build
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
-from resnet.runs.opened import open_run
+from resnet.runs.opened import inputs_of, open_run
 from resnet.runs.store import Run
+from resnet.work.predict import named_profile
 
 if TYPE_CHECKING:  # torchvision is slow to import, and takes 80 MB of each worker
+    from torchvision.models import WeightsEnum
+
     from resnet.zoo.fitting import Report
     from resnet.zoo.weights import WeightsFile
 
@@ -27,7 +32,7 @@ if TYPE_CHECKING:  # torchvision is slow to import, and takes 80 MB of each work
 class Opened(NamedTuple):
     """A net in memory; for weights that are not its own what did not fit; and how its images are prepared, if known."""
 
-    model: ResNet
+    model: nn.Module
     report: "Report | None" = None
     inputs: Inputs | None = None
 
@@ -36,41 +41,144 @@ class Opened(NamedTuple):
 class Weights:
     """`kind` is one of SOURCES and `name` a seed, a run's id, a version as IMAGENET1K_V2 or a file's path.
 
-    `step` tells a run's checkpoints apart; `partial` loads what fits, and the rest stays at its start.
+    Of a run they are those after `epoch`, one of `kept_epochs`, or without it the newest, whose versions `step` tells
+    apart. `partial` loads what fits, and the rest stays at its start.
     """
 
     kind: str
     name: str
     step: int = 0
     partial: bool = False
+    epoch: int | None = None
 
     def open(self, spec: NetSpec) -> Opened:
         """The net with these weights; without them where they do not fit. Refused."""
         return SOURCES[self.kind](spec, self)
 
 
-def of_run(run: Run) -> Weights:
-    """The run's newest checkpoint."""
-    return Weights("run", run.id, run.checkpoint_step() or 0)
+def of_run(run: Run, epoch: int | None = None) -> Weights:
+    """The run's newest checkpoint, or the weights that it kept after an epoch."""
+    return Weights("run", run.id, epoch=epoch) if epoch else Weights("run", run.id, run.checkpoint_step() or 0)
+
+
+def kept_epochs(run: Run) -> list[int]:
+    """The epochs after which the run kept its weights, beside the newest ones."""
+    return list(run.checkpoints())
 
 
 class Model(NamedTuple):
-    """A net with weights; `inputs` where the visitor says how images are prepared, because the weights do not."""
+    """A net with weights: one of ours by its `spec`, or with None a relative by its `name` and torchvision's weights.
 
-    spec: NetSpec
+    `inputs` where the visitor says how images are prepared, because the weights do not.
+    """
+
+    spec: NetSpec | None
     weights: Weights
     inputs: Inputs | None = None
+    name: str = ""
 
     @classmethod
-    def of(cls, run: Run) -> "Model":
-        return cls(run.job.net, of_run(run))
+    def of(cls, run: Run, epoch: int | None = None) -> "Model":
+        return cls(run.job.net, of_run(run, epoch))
+
+    @property
+    def title(self) -> str:
+        return self.spec.name if self.spec else self.name
+
+    @property
+    def plain(self) -> bool:
+        return bool(self.spec and self.spec.plain)
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side; of a relative those for which its weights were made."""
+        if self.spec:
+            return self.spec.image_size
+        [size] = _theirs(self).transforms().crop_size
+        return size
+
+    @property
+    def channels(self) -> int:
+        return self.spec.in_channels if self.spec else 3
+
+    @property
+    def profile(self) -> Profile:
+        """For its own image size."""
+        if self.spec:
+            return named_profile("", self.spec)
+        from resnet.zoo.relatives import profile_relative
+
+        return profile_relative(self.name, self.image_size)
+
+    @property
+    def described(self) -> NetSpec:
+        """The spec; Refused for a relative."""
+        if self.spec is None:
+            raise Refused("This is for nets that Build describes.", self.name, "one of the ResNets")
+        return self.spec
+
+    def outline(self) -> nn.Module:
+        """The net on the meta device: its modules, without weights."""
+        if self.spec:
+            return build(self.spec, device="meta")
+        from resnet.zoo.relatives import build_relative
+
+        return build_relative(self.name)
+
+    def layers(self) -> dict[str, str]:
+        """Modules by label in running order: "stage1", ..., and of ours, before its stage, each block: "layer1.0"."""
+        if self.spec is None:
+            from resnet.zoo.relatives import stage_ends
+
+            return stage_ends(self.name)
+        found: dict[str, str] = {}
+        for number, stage in enumerate(self.spec.stages, 1):
+            found |= {block: block for block in (f"layer{number}.{place}" for place in range(stage.blocks))}
+            found[f"stage{number}"] = f"layer{number}"
+        return found
+
+    def known_inputs(self) -> Inputs | None:
+        """How images are prepared, as far as this is known before the net is opened: a file is read only then."""
+        if self.inputs:
+            return self.inputs
+        if self.weights.kind == "run":
+            found = inputs_of(runs.find(self.weights.name))
+            return found.fitted(self.spec) if self.spec else found
+        if self.weights.kind == "torchvision":
+            from resnet.zoo.hub import inputs
+
+            found = inputs(_theirs(self))
+            return found.fitted(self.spec) if self.spec else found
+        return None
+
+    @property
+    def frame(self) -> Frame:
+        """How a photo is cut for it."""
+        said = self.known_inputs()
+        cut = (said.resize, said.interpolation) if said else ()
+        return Frame(self.image_size, self.channels, *cut)
 
     def open(self) -> Opened:
         """Refused where no weights are loaded."""
-        opened = self.weights.open(self.spec)
+        opened = self.weights.open(self.spec) if self.spec else _relative(self)
         if opened.report and not opened.report.loaded:
-            raise Refused(f"These are not the weights of {self.spec.name}.")
+            raise Refused(f"These are not the weights of {self.title}.")
         return opened._replace(inputs=self.inputs or opened.inputs)
+
+
+def _theirs(model: Model) -> "WeightsEnum":
+    """torchvision's entry; Refused where it offers none of that name."""
+    from resnet.zoo.hub import offered
+
+    return choose(f"torchvision's weights of {model.title}", model.weights.name, offered(model.title))
+
+
+def _relative(model: Model) -> Opened:
+    from resnet.zoo.hub import inputs, load_torchvision
+    from resnet.zoo.relatives import open_relative
+
+    theirs = _theirs(model)
+    return Opened(open_relative(model.name, load_torchvision(theirs).tensors), None, inputs(theirs))
 
 
 def prepared(pixels: np.ndarray | Tensor, inputs: Inputs | None) -> Tensor:
@@ -102,7 +210,7 @@ def usual(spec: NetSpec, moments: str) -> Inputs:
         from resnet.zoo.hub import imagenet_names
 
         names = imagenet_names()
-    return Inputs(mean, std, names)
+    return Inputs(mean, std, names, RESIZE if moments == "ImageNet's" else 1.0)
 
 
 def _untrained(spec: NetSpec, weights: Weights) -> Opened:
@@ -112,7 +220,7 @@ def _untrained(spec: NetSpec, weights: Weights) -> Opened:
 def _of_run(spec: NetSpec, weights: Weights) -> Opened:
     from resnet.zoo.weights import WeightsFile
 
-    opened = open_run(runs.find(weights.name))
+    opened = open_run(runs.find(weights.name), weights.epoch)
     if opened.run.job.net == spec:
         return Opened(opened.model, None, opened.inputs)
     return _fitted(spec, WeightsFile(opened.model.state_dict()), weights, opened.inputs)

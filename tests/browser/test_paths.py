@@ -1,113 +1,16 @@
 """The path that people walk, in a real browser on a running app, with a picture of every page."""
 
-import io
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from safetensors.torch import load_file
 
 from resnet.files import ROOT
-from tests.support.visitors import REPORTED, app
+from tests.support.browser import fine, photo, pick, pictures, settled, whole
 
-PICTURES = ROOT / "tests" / "screenshots"
 DRAWN_TEXTS = ROOT / "tests" / "support" / "drawn_texts.js"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-
-expect.set_options(timeout=60_000)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None and not os.environ.get("RESNET_REQUIRE_BROWSER"), reason="no Chromium on this machine"
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running app with runs of its own."""
-    with app(tmp_path_factory.mktemp("app")) as started:
-        yield f"http://127.0.0.1:{started.port}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM, "RESNET_REQUIRE_BROWSER is set and there is no Chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1440, "height": 1000})
-    page.set_default_timeout(60_000)
-    yield page
-    page.close()
-
-
-def settled(page: Page) -> None:
-    """Wait until the app's script has run and every element is drawn."""
-    page.wait_for_selector("h1")
-    busy = "[data-testid=stSkeleton], [data-testid=stStatusWidget], [data-testid=stSpinner]"
-    page.wait_for_function(f"!document.querySelector('{busy}')", timeout=90_000)
-
-
-def pictures(page: Page, name: str) -> None:
-    """The whole page at a desktop's and a phone's width; nothing may stick out sideways on the phone."""
-    PICTURES.mkdir(exist_ok=True)
-    for width in (390, 1440):
-        page.set_viewport_size({"width": width, "height": 1000})
-        settled(page)
-        height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-        page.set_viewport_size({"width": width, "height": min(height + 20, 6000)})
-        settled(page)
-        page.screenshot(path=PICTURES / f"{name}-{width}.png")
-        main = "document.querySelector('[data-testid=stMain]')"
-        assert page.evaluate(f"{main}.scrollWidth <= {main}.clientWidth + 1"), f"{name} is wider than {width} pixels"
-    page.set_viewport_size({"width": 1440, "height": 1000})
-
-
-def fine(page: Page) -> None:
-    assert not page.get_by_text(REPORTED).count(), "an unexpected error; the app's log has it"
-    assert not page.locator("[data-testid=stException]").count(), page.locator("[data-testid=stException]").inner_text()
-
-
-def pick(page: Page, label: str, option: str | re.Pattern) -> None:
-    """Choose an option of a select box by what it shows."""
-    page.get_by_role("combobox", name=label).click()
-    page.get_by_role("option", name=option).first.click()
-
-
-def whole(page: Page, shown: str, *others: str) -> None:
-    """Wait until a table shows `shown`; no cell may be narrower than its text, `others` further down included."""
-    page.wait_for_function("text => hasDrawn(text)", arg=shown)
-    texts = page.evaluate("text => cutTexts(text)", shown)
-    assert set(others) <= set(texts["all"])
-    assert texts["cut"] == []
-
-
-def photo() -> bytes:
-    """A JPEG of a ship, more or less, turned by its EXIF tag."""
-    image = Image.new("RGB", (640, 480), "#7fb2e5")
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 320, 640, 480), fill="#1c4f82")
-    draw.polygon([(120, 300), (520, 300), (460, 380), (180, 380)], fill="#8b1a1a")
-    draw.rectangle((280, 160, 300, 300), fill="#443322")
-    draw.polygon([(305, 170), (305, 290), (420, 290)], fill="white")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    out = io.BytesIO()
-    image.rotate(90, expand=True).save(out, "JPEG", exif=exif)
-    return out.getvalue()
 
 
 def test_a_deep_link_on_a_fresh_server_opens_its_page(address: str, page: Page) -> None:
@@ -329,10 +232,11 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     fine(page)
 
     choose(page, "Insight", "Saliency")
-    expect(page.get_by_text("Grad-CAM for the logit of")).to_have_count(2)  # of a sample, at once
+    expect(page.get_by_text(re.compile("Grad-CAM at .* for the logit of"))).to_have_count(2)  # of a sample, at once
     page.get_by_role("radio", name="Upload").click()
     page.locator("input[type=file]").set_input_files({"name": "ship.jpg", "mimeType": "image/jpeg", "buffer": photo()})
-    expect(page.get_by_text("Grad-CAM for the logit of")).to_have_count(2)
+    expect(page.get_by_text("An uploaded photo is not in the link")).to_be_visible()
+    expect(page.get_by_text(re.compile("Grad-CAM at .* for the logit of"))).to_have_count(2)
     expect(page.locator(".js-plotly-plot")).to_have_count(4)
     pictures(page, "5-saliency")
     fine(page)

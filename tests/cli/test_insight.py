@@ -21,7 +21,7 @@ from resnet.runs import process
 from resnet.runs import store as runs
 from resnet.runs.jobs import Status
 from resnet.runs.store import Run
-from resnet.work.explaining import Answers, Maps, Picture
+from resnet.work.explaining import Answers, Maps, Picture, Query
 from resnet.work.requests import Gradients, RunGradients
 from resnet.work.weights import Model, Weights
 from tests.support.tiny import RECIPE, TINY_CODE, uninterrupted
@@ -85,10 +85,11 @@ def test_a_photos_map_is_the_same_everywhere(
     run: Run, photo: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = run.job.net
-    pixels = cached.seen_photo(photo.read_bytes(), net.image_size, net.in_channels).pixels
-    models, pictures = (Model.of(run),), (Picture.of(pixels),)
-    [said] = done(Answers(models, pictures))
-    [page] = done(Maps(models, pictures, method, "layer1", (said.classes[0],)))
+    model = Model.of(run)
+    pixels = cached.photo_view(photo.read_bytes(), model.frame, "crop").pixels
+    picture = Picture.of(pixels)
+    [said] = done(Answers((model,), (picture,)))
+    [page] = done(Maps((Query(model, picture, method, "layer1", *said.top(1)),)))
 
     opened = resnet.open_run(resnet.find(run.id))
     images = opened.prepare(photo_batch(open_photo(photo.read_bytes()), net.image_size, net.in_channels))
@@ -104,8 +105,9 @@ def test_a_photos_map_is_the_same_everywhere(
     blank = [line for line in rest if line.startswith("The map is 0 everywhere.")]
     assert bool(blank) == (not page.any())
     last = [line for line in rest if line not in blank][-1]
-    name = opened.class_names[said.classes[0]]
-    assert first == f"{said.probabilities[0]:7.2%}  {name}"
+    [likeliest] = said.top(1)
+    name = opened.class_names[likeliest]
+    assert first == f"{said.probabilities[likeliest]:7.2%}  {name}"
     assert f"for the logit of {name}, {page.min():.4g} to {page.max():.4g}" in last
 
 
@@ -116,6 +118,17 @@ def test_a_map_as_a_picture_is_white_at_its_largest_value(run: Run, photo: Path,
     assert grey.shape == values.shape == (8, 8)
     assert grey.max() == 255
     assert np.abs(grey - 255 * values / values.max()).max() <= 0.5001
+
+
+def test_why_this_rather_than_that(run: Run, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened, out = resnet.open_run(resnet.find(run.id)), tmp_path / "map.npy"
+    first, second = opened.class_names[:2]
+    asked = ["explain", str(photo), "--run", run.id, "--method", "saliency", "--target", first, "--against", second]
+    assert main([*asked, "--out", str(out)]) == 0
+    assert f"for the logit of {first} minus that of {second}, " in capsys.readouterr().out
+    images = opened.prepare(photo_batch(open_photo(photo.read_bytes()), 8, 3))
+    [wanted] = resnet.explain("saliency", opened.model, images, 0, against=1).numpy()
+    assert np.array_equal(np.load(out), wanted)
 
 
 @pytest.mark.parametrize("opset", [13, 18])
@@ -173,7 +186,14 @@ WRONG = {
     "ending": (["explain", "PHOTO", "--run", "RUN", "--out", "map.gif"], "A map is written as .npy or as .png."),
     "method": (["explain", "PHOTO", "--run", "RUN", "--method", "me", "--out", "map.npy"], "The method must be one"),
     "layer": (["explain", "PHOTO", "--run", "RUN", "--layer", "layer9", "--out", "map.npy"], "Grad-CAM needs one of"),
-    "target": (["explain", "PHOTO", "--run", "RUN", "--target", "9", "--out", "map.npy"], "The target is a class of"),
+    "target": (
+        ["explain", "PHOTO", "--run", "RUN", "--target", "9", "--out", "map.npy"],
+        "A class is one of the run's",
+    ),
+    "against": (
+        ["explain", "PHOTO", "--run", "RUN", "--against", "no", "--out", "map.npy"],
+        "A class is one of the run's",
+    ),
     "epoch": (["explain", "PHOTO", "--run", "RUN", "--epoch", "99", "--out", "map.npy"], "RUN has no checkpoint"),
     "a run's norm": (["gradients", "--run", "RUN", "--norm", "none"], "A run is measured with its own norm"),
 }

@@ -1,8 +1,8 @@
-"""Saliency: photos and samples, explained with both nets of a pair."""
+"""Saliency: a picture, the nets' answers and maps in every view, what is downloaded, and a link that holds it all."""
 
 import dataclasses
 import io
-from pathlib import Path
+import json
 from typing import Any
 
 import numpy as np
@@ -11,46 +11,72 @@ import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from pages.ui.lab import brush, downloads
+from pages.ui.lab.lapse import NEWEST
+from pages.ui.lab.nets import Shown
+from pages.ui.lab.picture import Picked
+from pages.ui.lab.scene import AS_SEEN, Scene, Setting
+from pages.ui.lab.views import VIEWS
 from resnet.attribution.methods import METHODS
 from resnet.data.shapes import SHAPES
+from resnet.data.views import Box, Frame, see
 from resnet.errors import Refused
-from resnet.exports.forms import export
-from resnet.nets.codes import to_code
-from resnet.nets.inputs import Inputs
 from resnet.nets.model import build
-from resnet.runs import store as runs
 from resnet.runs.store import Run
-from resnet.runs.worker import work as train
-from tests.support import tiny
-from tests.support.pages import TINY, field, fine, open_page, press, texts
+from resnet.work.explaining import Answer
+from resnet.work.weights import Model
+from tests.support.pages import TINY, field, fine, open_page, texts
+
+PAGE = "insight/saliency.py"
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+TINY_META = build(TINY, device="meta")
 
 
-def test_saliency_without_a_run_offers_to_train_a_pair(started: list[Run]) -> None:
-    app = open_page("insight/saliency.py")
-    assert "no trained run" in texts(app)
-    press(app, "Train a small pair on drawn shapes (about a minute)")
-    assert [run.job.net.plain for run in started] == [False, True]
-
-
-def saved(content: object) -> bytes:
-    out = io.BytesIO()
-    torch.save(content, out)
-    return out.getvalue()
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
 
 
 def upload(app: AppTest, name: str, content: bytes) -> AppTest:
-    field(app, "button_group", "saliency.kind").set_value("Upload").run()
+    field(app, "button_group", "lab.picture.kind").set_value("Upload").run()
     app.file_uploader[0].set_value((name, content, "image/png")).run()
     return fine(app)
 
 
-PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+def show(app: AppTest, view: str) -> AppTest:
+    field(app, "button_group", "view").set_value(view).run()
+    return fine(app)
+
+
+def maps_of(app: AppTest) -> list[str]:
+    """The captions of the maps."""
+    return [caption.value for caption in app.caption if "the logit of" in caption.value]
+
+
+def test_the_first_thing_seen_is_a_finished_picture(pair: list[Run]) -> None:
+    app = open_page(PAGE)
+    assert [title.value for title in app.subheader][:2] == [run.job.net.name for run in pair]
+    assert [caption.split(" at ")[0] for caption in maps_of(app)] == 2 * ["Grad-CAM"]
+    assert "All maps share one colour scale, from 0 to" in texts(app)
+    assert not app.error
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_drawn_for_both_nets_or_says_why_not(pair: list[Run], method: str) -> None:
+    app = open_page(PAGE)
+    field(app, "selectbox", "method").set_value(method).run()
+    title, reason = METHODS[method].title, METHODS[method].reason(TINY_META)
+    assert (f"{title} does not apply to {TINY.name}. {reason}" in texts(fine(app))) == bool(reason)
+    assert sum(caption.startswith(title) for caption in maps_of(app)) == (0 if reason else 2)
+    assert not app.error
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_opens_without_a_mistake(pair: list[Run], view: str) -> None:
+    app = show(open_page(PAGE), view)
+    assert not app.error
+    assert field(app, "button_group", "view").value == view
 
 
 @pytest.mark.parametrize(
@@ -65,123 +91,149 @@ PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), n
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value else "",
 )
-def test_saliency_says_what_is_wrong_with_a_photo(pair: list[Run], name: str, content: bytes, words: str) -> None:
-    app = upload(open_page("insight/saliency.py"), name, content)
+def test_a_sentence_says_what_is_wrong_with_a_photo(pair: list[Run], name: str, content: bytes, words: str) -> None:
+    app = upload(open_page(PAGE), name, content)
     assert words in app.error[0].value
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
-@pytest.mark.parametrize("method", METHODS)
-def test_saliency_explains_a_photo_with_both_nets(pair: list[Run], method: str, mode: str) -> None:
-    app = upload(open_page("insight/saliency.py"), "photo.jpg", encoded(PHOTO.convert(mode), "JPEG"))
-    field(app, "button_group", "saliency.method").set_value(method).run()
-    captions = [caption.value for caption in fine(app).caption]
-    assert sum(caption.startswith(f"{METHODS[method].title} for the logit of") for caption in captions) == 2
+def test_an_uploaded_photo_is_explained_and_not_in_the_link(pair: list[Run], mode: str) -> None:
+    app = upload(open_page(PAGE), "photo.jpg", encoded(PHOTO.convert(mode), "JPEG"))
+    assert len(maps_of(app)) == 2
+    assert "An uploaded photo is not in the link to this page." in texts(app)
+    assert "photo" not in app.query_params
     assert not app.error
 
 
-def test_saliency_of_a_sample_by_layer_and_class(pair: list[Run]) -> None:
-    app = open_page("insight/saliency.py")
-    field(app, "slider", "saliency.sample").set_value(3).run()
-    field(app, "selectbox", "saliency.layer").set_value("layer1.0").run()
-    target = next(box for box in app.selectbox if box.label == "Class to explain")
-    target.set_value(7).run()
-    assert texts(fine(app)).count(f"logit of “{list(SHAPES)[7]}”") == 2
+def test_layers_and_classes_are_chosen_by_name(pair: list[Run]) -> None:
+    app = open_page(PAGE)
+    field(app, "selectbox", "layer").set_value("layer1.0").run()
+    [*_, last] = SHAPES
+    field(app, "selectbox", "class").set_value(last).run()
+    assert all(f"at layer1.0, for the logit of “{last}”" in caption for caption in maps_of(fine(app)))
+    [first, *_] = SHAPES
+    field(app, "selectbox", "against").set_value(first).run()
+    assert all(f"the logit of “{last}”, rather than of “{first}”" in caption for caption in maps_of(fine(app)))
+
+
+def test_a_link_gives_the_same_view_elsewhere(pair: list[Run]) -> None:
+    [name, *_] = SHAPES
+    ids = [f"run:{pair[1].id}"]
+    method = METHODS["saliency"].title
+    app = open_page(
+        PAGE, nets=ids[0], photo="sample:coffee", cut="squeeze", method=method, view="All methods", **{"class": name}
+    )
+    assert field(app, "multiselect", "lab.nets").value == ids
+    assert field(app, "selectbox", "method").value == "saliency"
+    assert field(app, "selectbox", "class").value == name
+    assert field(app, "button_group", "view").value == "methods"
+    held = {name: app.query_params[name] for name in ("nets", "photo", "cut")}
+    assert held == {"nets": ids[0], "photo": "sample:coffee", "cut": "squeeze"}
+
+
+def test_a_link_to_what_is_gone_says_so_and_shows_the_usual(pair: list[Run]) -> None:
+    app = open_page(PAGE, nets="run:gone", photo="sample:unicorn", method="Tea leaves")
+    assert [warning.value.split("'")[1] for warning in app.warning] == ["run:gone", "sample:unicorn"]
+    assert len(maps_of(app)) == 2
+    assert field(app, "selectbox", "method").value == "grad-cam"
+
+
+def test_all_methods_are_shown_or_listed_with_the_reason(pair: list[Run]) -> None:
+    said = texts(show(open_page(PAGE), "methods"))
+    for method in METHODS.values():
+        assert f"**{method.title}**" in said
+        assert method.reason(TINY_META) in said
+
+
+def test_the_stages_are_swept_by_a_method_of_layers(pair: list[Run]) -> None:
+    app = show(open_page(PAGE), "layers")
+    assert [caption.split(",")[0] for caption in maps_of(app)] == [
+        f"Grad-CAM at layer{k}" for k in range(1, len(TINY.stages) + 1)
+    ]
+    field(app, "selectbox", "method").set_value("saliency").run()
+    assert "Saliency explains the whole net at once." in fine(app).info[0].value
+
+
+def test_epochs_are_stepped_through_with_the_twins_in_step(pair: list[Run]) -> None:
+    app = show(open_page(PAGE), "epochs")
+    slider = field(app, "select_slider", "epoch")
+    assert slider.options[-1] == NEWEST
+    assert len(slider.options) > 1
+    at_the_end = [each.value for each in app.markdown if each.value.startswith("At the end")]
+    slider.set_value(slider.options[0]).run()
+    said = [each.value for each in fine(app).markdown if each.value.startswith("Epoch")]
+    assert len(said) == len(at_the_end) == 2
+    assert len(maps_of(app)) == 2
+
+
+def test_a_sheet_has_the_samples_and_marks_the_answers(pair: list[Run]) -> None:
+    app = show(open_page(PAGE), "photos")
+    assert "All maps share one scale" in texts(app)
+    assert not app.error
 
 
 @pytest.mark.parametrize("kind", [Refused, ValueError])
-def test_saliency_shows_refusals_as_advice_and_no_other_error(
+def test_refusals_are_shown_as_advice_and_other_errors_are_not(
     pair: list[Run], monkeypatch: pytest.MonkeyPatch, kind: type[ValueError]
 ) -> None:
     def fail(*_: object) -> torch.Tensor:
         raise kind("what happened")
 
-    method = dataclasses.replace(METHODS["saliency"], title=kind.__name__, function=fail)
-    monkeypatch.setitem(METHODS, f"fails with {kind.__name__}", method)
-    app = open_page("insight/saliency.py")
-    field(app, "button_group", "saliency.method").set_value(f"fails with {kind.__name__}").run()
+    monkeypatch.setitem(METHODS, "saliency", dataclasses.replace(METHODS["saliency"], function=fail))
+    app = open_page(PAGE)
+    field(app, "selectbox", "method").set_value("saliency").run()
     assert [box.value for box in app.error] == (["what happened"] if kind is Refused else [])
     assert bool(app.exception) == (kind is not Refused)
 
 
-def test_a_run_without_a_twin_is_explained_alone(pair: list[Run]) -> None:
-    pair[1].delete()
-    app = open_page("insight/saliency.py")
-    assert field(app, "selectbox", "saliency.beside").value == "no other net"
-    assert "The colour scale runs from 0 to" in texts(app)
-    assert [title.value for title in app.subheader] == [TINY.name]
-
-
-def test_the_residual_net_comes_first_and_its_twin_stands_beside_it(pair: list[Run]) -> None:
-    app = open_page("insight/saliency.py")
-    assert field(app, "selectbox", "saliency.first").value == pair[0].id
-    assert field(app, "selectbox", f"saliency.beside.{pair[0].id}").value == pair[1].id
-
-
-def test_runs_on_other_data_stand_side_by_side(pair: list[Run], data_of_its_own: Path) -> None:
-    tiny.write_data(data_of_its_own)
-    other = runs.create(tiny.job(net=dataclasses.replace(TINY, classes=3, image_size=8)))
-    assert train(other.path).state == "finished"
-    app = open_page("insight/saliency.py")
-    field(app, "selectbox", "saliency.first").set_value(other.id).run()
-    assert field(app, "selectbox", "saliency.beside").value == "no other net", "it has no twin"
-    field(app, "selectbox", "saliency.beside").set_value(pair[0].id).run()
-    captions = [caption.value for caption in fine(app).caption if "for the logit of" in caption.value]
-    assert "8 x 8 pixels" in captions[0]
-    assert "32 x 32 pixels" in captions[1]
-    assert captions[0].split("“")[1][0] in "012"
-    assert captions[1].split("“")[1].split("”")[0] in SHAPES, "its own likeliest class, for it has no class 0"
-
-
-def test_a_map_without_positive_evidence_says_so(pair: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_without_evidence_says_so(pair: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     blank = dataclasses.replace(METHODS["grad-cam"], function=lambda model, request: 0 * request.images[:, 0])
     monkeypatch.setitem(METHODS, "grad-cam", blank)
-    app = open_page("insight/saliency.py")
+    app = open_page(PAGE)
     assert [box.value for box in app.info] == 2 * [f"This map is 0 everywhere. {blank.blank}"]
 
 
-def test_a_net_with_weights_from_a_file_is_explained(pair: list[Run]) -> None:
-    state = build(TINY, seed=3).state_dict()
-    app = open_page("insight/saliency.py", net=to_code(TINY))
-    field(app, "selectbox", "saliency.first").set_value("another net, or other weights").run()
-    field(app, "selectbox", "saliency.weights").set_value("my own file").run()
-    app.file_uploader[0].set_value(("own.pth", saved({"state_dict": state}), "application/octet-stream")).run()
-    assert "Top predictions, the file own.pth." in texts(fine(app))
-    assert field(app, "selectbox", "saliency.moments").value == "ImageNet's", "the file does not say it"
-    inputs = Inputs((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), tuple("abcdefghij"))
-    content = export("weights", TINY, build(TINY, seed=3), inputs)
-    app.file_uploader[0].set_value(("ours.safetensors", content, "application/octet-stream")).run()
-    assert "saliency.moments" not in [box.key for box in fine(app).selectbox], "the file says it"
-    [caption] = [caption.value for caption in app.caption if "for the logit of" in caption.value]
-    assert caption.split("“")[1][0] in "abcdefghij"
+def scene(pair: list[Run], **setting: Any) -> Scene:
+    """Two nets and a photo that is wider than high, by hand."""
+    shown = [Shown(run.id, Model.of(run), run.class_names(), "", run) for run in pair]
+    views = [see(PHOTO, Frame(TINY.image_size)) for _ in shown]
+    answer = Answer(np.linspace(0.1, 0, TINY.classes))
+    return Scene(shown, Picked("sample:cat", "Cat", PHOTO, views), [answer] * 2, Setting("grad-cam", **setting))
 
 
-def test_what_was_changed_in_reading_a_photo_is_said(pair: list[Run]) -> None:
-    scan = Image.fromarray(np.linspace(0, 4095, 40 * 60).reshape(40, 60).astype(np.uint16))
-    app = upload(open_page("insight/saliency.py"), "scan.png", encoded(scan, "PNG"))
-    assert "0 to 4,095" in texts(app)
-    frames = [PHOTO.convert("P"), PHOTO.rotate(90).convert("P")]
-    app = upload(app, "moving.gif", encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
-    assert "The first of its 2 pictures was taken." in texts(app)
-    assert not app.error
+def test_maps_lie_over_the_photo_or_over_what_the_net_sees(pair: list[Run]) -> None:
+    own = scene(pair)
+    photo, window = own.ground(0)
+    assert photo.shape == (60, 80, 3)
+    assert window == own.picked.views[0].box
+    photo, window = scene(pair, ground=AS_SEEN).ground(0)
+    assert (photo.shape, tuple(window)) == (
+        (TINY.image_size, TINY.image_size, 3),
+        (0, 0, TINY.image_size, TINY.image_size),
+    )
 
 
-def test_pictures_of_eight_bands_are_explained(data_of_its_own: Path) -> None:
-    arrays: dict[str, Any] = {}
-    for part, count in (("train", 64), ("test", 40)):
-        arrays[f"{part}_images"] = np.random.default_rng(0).integers(0, 256, (count, 12, 12, 8), np.uint8)
-        arrays[f"{part}_labels"] = np.arange(count) % 3
-    np.savez(data_of_its_own / "tiny.npz", **arrays)
-    run = runs.create(tiny.job(net=dataclasses.replace(TINY, classes=3, image_size=12, in_channels=8)))
-    assert train(run.path).state == "finished"
-    app = open_page("insight/saliency.py")
-    assert "for the logit of" in texts(app)
-    assert not app.error
-    app = upload(app, "photo.jpg", encoded(PHOTO, "JPEG"))
-    assert [box.value[:46] for box in app.error] == ["A net for photos takes 3 channels (RGB) or 1 ("]
+def test_what_is_downloaded_says_how_it_was_made(pair: list[Run]) -> None:
+    own = scene(pair, target=list(SHAPES)[3])
+    queries = [own.query(index) for index in range(2)]
+    maps = [np.full((TINY.image_size, TINY.image_size), value, np.float32) for value in (1.0, 2.0)]
+    said = json.loads(downloads.record(own, queries, maps))
+    assert [entry["logit"] for entry in said["maps"]] == 2 * [list(SHAPES)[3]]
+    assert [entry["weights"]["name"] for entry in said["maps"]] == [run.id for run in pair]
+    assert (
+        said["versions"]["torch"] == torch.__version__.split("+")[0] or said["versions"]["torch"] == torch.__version__
+    )
+    with np.load(io.BytesIO(downloads.values_of(maps))) as found:
+        assert [float(found[name].max()) for name in found] == [1, 2]
+    image = Image.open(io.BytesIO(downloads.picture(own, queries, maps)))
+    assert image.width > 2 * PHOTO.width
 
 
-def test_a_net_for_volumes_explains_no_pictures(pair: list[Run]) -> None:
-    app = open_page("insight/saliency.py", net="ResNet3D-18")
-    field(app, "selectbox", "saliency.first").set_value("another net, or other weights").run()
-    assert "this net reads clips or volumes" in fine(app).error[0].value
+def test_a_covered_part_has_the_mean_colour_and_the_rest_stays() -> None:
+    pixels = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
+    covered = brush.covered_pixels(pixels, Box(1.2, 2.0, 3.5, 5.0))
+    assert (covered[:, 2:5, 1:4] == pixels.mean((1, 2)).round()[:, None, None]).all()
+    changed = covered != pixels
+    changed[:, 2:5, 1:4] = False
+    assert not changed.any()
+    assert np.array_equal(brush.covered_pixels(pixels, Box(-9, -9, -1, -1)), pixels), "outside of what the net sees"

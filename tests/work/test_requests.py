@@ -19,7 +19,7 @@ from resnet.nets.codes import from_code
 from resnet.nets.model import build
 from resnet.nets.spec import twins
 from resnet.runs.store import Run
-from resnet.work import explaining, requests, spool
+from resnet.work import explaining, judging, requests, spool
 from resnet.work.contract import Request
 from resnet.work.process import Process
 from resnet.work.weights import Model, Weights
@@ -31,6 +31,11 @@ pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back")
 NET = from_code(TINY_CODE)
 SEED = Weights("seed", "0")
 PICTURE = explaining.Picture.of(np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def leagues_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -46,7 +51,9 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
         requests.Gradients(tuple(Model(net, SEED) for net in twins(NET)), "", 4),
         requests.RunGradients(trained, 4),
         explaining.Answers(trained, (PICTURE,)),
-        explaining.Maps(trained, (PICTURE,), "grad-cam", "layer1", (0,)),
+        explaining.Maps((explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0),)),
+        judging.Judged(explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0), "single"),
+        judging.League(*trained, "tiny.npz", 4, "", ("saliency",), ("content",)),
         requests.Speed(NET, 2, "fp32", "cpu"),
         requests.NetLatency("net", NET),
         requests.Peak(NET, 2, "sgd", "fp32"),
@@ -60,7 +67,7 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
 
 KINDS = [
     name
-    for module in (requests, explaining)
+    for module in (requests, explaining, judging)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "cost")
 ]

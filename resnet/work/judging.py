@@ -1,0 +1,169 @@
+"""Whether what nets say of pictures can be believed: work for the Saliency page."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from resnet.data import dataset as datasets
+from resnet.data.dataset import Dataset
+from resnet.errors import Refused
+from resnet.nets.codes import to_code
+from resnet.runs import store as runs
+from resnet.runs.opened import open_run
+from resnet.work.contract import Cost, Progress
+from resnet.work.explaining import Query
+from resnet.work.predict import backward, batch_limit, forward, method_passes
+from resnet.work.requests import Work
+from resnet.work.weights import Model, prepared
+
+if TYPE_CHECKING:  # captum is slow to import
+    from resnet.attribution.contract import Passes
+    from resnet.trust.contract import Case
+
+IMAGES = 50  # of a league
+OTHERS = 64  # test pictures that may stand beside the judged one in a grid
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The `Finding` of one check on the map of one query."""
+
+    query: Query
+    check: str
+    alone = False
+
+    def cost(self) -> Cost:
+        from resnet.trust.checks import CHECKS
+        from resnet.trust.contract import Facts
+
+        model, picture, method, layer, *_ = self.query
+        facts = Facts(picture.shape[1:], model.profile.rows[-1].out_shape[0])
+        return _cost(model, CHECKS[self.check].passes(facts, method_passes(model.profile, method, layer)), 1)
+
+    def run(self) -> Work:
+        from resnet.trust.checks import CHECKS, judging
+        from resnet.trust.contract import Case
+
+        asked = self.query
+        yield Progress(0.0, CHECKS[self.check].title)
+        model, _, inputs = asked.model.open()
+        case = Case(
+            prepared(asked.picture.batch(), inputs),
+            torch.tensor([asked.target]),
+            asked.method,
+            asked.layer,
+            against=asked.against,
+            masked=_masked(asked.model),
+            others=_others(asked.model),
+        )
+        for step in judging(self.check, model, case):
+            yield Progress(step.share, CHECKS[self.check].title)
+        return step.finding
+
+
+@dataclass(frozen=True)
+class League:
+    """The rows of a `trust.league.league` on test images of a data set, kept on the disk and read from there.
+
+    `layer` is the net's last block where it is ""; without `methods` and `checks` all that apply are judged. `changed`
+    tells versions of the data set's file apart. What is explained is the class that the net names.
+    """
+
+    model: Model
+    data: str
+    images: int = IMAGES
+    layer: str = ""
+    methods: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    changed: float = 0.0
+    alone = False
+
+    def depends_on(self) -> dict:
+        """All that the rows depend on."""
+        from resnet.trust.league import settings
+
+        model = self.model
+        own = dataclasses.asdict(model.weights), model.inputs and dataclasses.asdict(model.inputs)
+        asked = {"images": self.images, "layer": self.layer, "methods": self.methods, "checks": self.checks}
+        return settings(net=to_code(model.described), weights=own, data=self.data, changed=self.changed, **asked)
+
+    def cost(self) -> Cost:
+        from resnet.attribution.contract import Passes
+        from resnet.attribution.methods import METHODS
+        from resnet.trust.checks import CHECKS
+        from resnet.trust.contract import Facts
+        from resnet.trust.league import MOST_PASSES, cost, kept
+
+        if kept(self.depends_on()) is not None:
+            return Cost(50e6, 0.1)
+        spec, total, profile = self.model.described, Passes(0), self.model.profile
+        facts = Facts((spec.image_size, spec.image_size), spec.classes)
+        for name in self.methods or METHODS:
+            own = method_passes(profile, name, self.layer or list(self.model.layers().values())[-1])
+            for check in self.checks or CHECKS:
+                found = CHECKS[check].passes(facts, own)
+                if cost(found) <= MOST_PASSES:
+                    total = Passes(total.forward + found.forward, total.backward + found.backward)
+        return _cost(self.model, total, min(self.images, batch_limit(spec)))
+
+    def run(self) -> Work:
+        from resnet.trust.league import keep, kept, league
+
+        yield Progress(0.0, "Reading what is kept …")
+        depends_on = self.depends_on()
+        rows = kept(depends_on)
+        if rows is None:
+            model, case = self._case()
+            for share, text, rows in league(model, case, self.methods, self.checks):
+                yield Progress(share, text, rows)
+            keep(depends_on, rows or [])
+        yield Progress(1.0, "Done.", rows)
+        return rows
+
+    def _case(self) -> "tuple[nn.Module, Case]":
+        from resnet.attribution.methods import common_layers
+        from resnet.trust.contract import Case
+
+        spec = self.model.described
+        model, _, inputs = self.model.open()
+        model.eval()  # it is this work's own
+        data = datasets.load_offered(self.data, size=spec.image_size)
+        data = sampled(data, min(self.images, batch_limit(spec)))
+        images = prepared(data.test_images, inputs)
+        with torch.no_grad():
+            named = model(images).argmax(1)
+        objects = torch.empty(0) if data.test_masks is None else data.test_masks
+        layer = self.layer or common_layers([model])[-1]
+        return model, Case(images, named, "", layer, masked=_masked(self.model), objects=objects)
+
+
+def sampled(data: Dataset, count: int) -> Dataset:
+    """`count` test images, the same ones each time and as `some_tests` chooses them, with their masks."""
+    order = torch.randperm(len(data.test_labels), generator=torch.Generator().manual_seed(0))
+    return data.sample(order[:count].tolist())
+
+
+def _masked(model: Model) -> bool:
+    """Whether the net is known to have seen blanked patches in training."""
+    return model.weights.kind == "run" and runs.find(model.weights.name).job.recipe.mask
+
+
+def _others(model: Model) -> Tensor:
+    """Test pictures (M, C, S, S) of the run's data, none where there are none."""
+    if model.weights.kind != "run":
+        return torch.empty(0)
+    try:
+        return open_run(runs.find(model.weights.name)).test_batch(OTHERS)[0]
+    except Refused:
+        return torch.empty(0)
+
+
+def _cost(model: Model, passes: "Passes", images: int) -> Cost:
+    """Of so many passes for each image, at most `images` of them at once."""
+    one, two = forward(model, 1), forward(model, 2)
+    each = max(0.0, two.seconds - one.seconds)
+    seconds = one.seconds + images * each * (passes.forward + 2 * passes.backward)
+    return Cost(max(one.bytes, backward(model, max(2, images)).bytes), seconds)
