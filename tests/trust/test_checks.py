@@ -245,6 +245,9 @@ def test_labels() -> None:
     assert label({"deletion": good, "road": good})[0] == "verified here"
     assert label({"deletion": good, "road": good, "completeness": unclear})[0] == "unverified"
     assert label({"deletion": good})[0] == "unverified"
+    assert label({"deletion": bad, "road": good}) == (
+        "unverified", "No check found the map wrong, but these did not confirm it: Deletion.")  # fmt: skip
+    assert label({"deletion": bad, "road": bad})[0] == "do not trust"
     assert label({}) == label({"road": unclear})
     assert label({"deletion": good, "road": good, "head": bad}) == (
         "do not trust", "Last layer re-initialised: It is bad.")  # fmt: skip
