@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from resnet.data import dataset as datasets
 from resnet.data.dataset import Dataset
 from resnet.errors import Refused
+from resnet.limits import WORK_BYTES
 from resnet.nets.codes import to_code
 from resnet.runs import store as runs
 from resnet.runs.opened import open_run
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # captum is slow to import
     from resnet.trust.contract import Case
 
 IMAGES = 50  # of a league
+DATA_BYTES = 600e6  # to read a data set as large as CIFAR-10
 OTHERS = 64  # test pictures that may stand beside the judged one in a grid
 
 
@@ -41,7 +43,8 @@ class Judged:
 
         model, picture, method, layer, *_ = self.query
         facts = Facts(picture.shape[1:], model.profile.rows[-1].out_shape[0])
-        return _cost(model, CHECKS[self.check].passes(facts, method_passes(model.profile, method, layer)), 1)
+        own = method_passes(model.profile, method, layer)
+        return _cost(model, own, CHECKS[self.check].passes(facts, own), 1)
 
     def run(self) -> Work:
         from resnet.trust.checks import CHECKS, judging
@@ -99,15 +102,17 @@ class League:
 
         if kept(self.depends_on()) is not None:
             return Cost(50e6, 0.1)
-        spec, total, profile = self.model.described, Passes(0), self.model.profile
+        spec, most, total, profile = self.model.described, Passes(0), Passes(0), self.model.profile
         facts = Facts((spec.image_size, spec.image_size), spec.classes)
         for name in self.methods or METHODS:
             own = method_passes(profile, name, self.layer or list(self.model.layers().values())[-1])
+            most = max(most, own, key=_with_gradients)
             for check in self.checks or CHECKS:
                 found = CHECKS[check].passes(facts, own)
                 if cost(found) <= MOST_PASSES:
                     total = Passes(total.forward + found.forward, total.backward + found.backward)
-        return _cost(self.model, total, min(self.images, batch_limit(spec)))
+        needed = _cost(self.model, most, total, min(self.images, batch_limit(spec)))
+        return Cost(min(needed.bytes + DATA_BYTES, WORK_BYTES), needed.seconds)  # the prediction is an upper bound
 
     def run(self) -> Work:
         from resnet.trust.league import keep, kept, league
@@ -161,9 +166,21 @@ def _others(model: Model) -> Tensor:
         return torch.empty(0)
 
 
-def _cost(model: Model, passes: "Passes", images: int) -> Cost:
-    """Of so many passes for each image, at most `images` of them at once."""
-    one, two = forward(model, 1), forward(model, 2)
+def _cost(model: Model, own: "Passes", passes: "Passes", images: int) -> Cost:
+    """Of so many passes for each image, where a map takes `own`; copies of the images run in batches of so many pixels.
+
+    Only maps need gradients.
+    """
+    from resnet.attribution.batches import PIXELS
+    from resnet.trust.removal import BATCH_PIXELS
+
+    one, two, pixels = forward(model, 1), forward(model, 2), model.described.image_size**2
     each = max(0.0, two.seconds - one.seconds)
     seconds = one.seconds + images * each * (passes.forward + 2 * passes.backward)
-    return Cost(max(one.bytes, backward(model, max(2, images)).bytes), seconds)
+    copies = min(images * max(1, round(_with_gradients(own))), max(images, PIXELS // pixels))
+    seen = min(images * max(1, round(passes.forward)), max(images, BATCH_PIXELS // pixels))
+    return Cost(max(forward(model, seen).bytes, backward(model, copies).bytes), seconds)
+
+
+def _with_gradients(own: "Passes") -> float:
+    return own.backward + own.after

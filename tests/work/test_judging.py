@@ -17,6 +17,8 @@ from resnet.attribution.methods import METHODS, common_layers, explain
 from resnet.cli.main import main
 from resnet.data.dataset import load, some_tests
 from resnet.errors import Refused
+from resnet.limits import WORK_BYTES
+from resnet.nets.codes import from_code
 from resnet.runs import store as runs
 from resnet.runs.opened import open_run
 from resnet.runs.store import Run
@@ -26,7 +28,9 @@ from resnet.trust.contract import Case, Finding
 from resnet.work import judging
 from resnet.work.explaining import Picture, Query
 from resnet.work.judging import Judged, League, sampled
-from resnet.work.weights import Model
+from resnet.work.process import Process
+from resnet.work.weights import Model, Weights, usual
+from resnet.work.worker import DONE
 from tests.support.tiny import RECIPE, uninterrupted
 from tests.support.work import done
 
@@ -206,3 +210,18 @@ def test_only_a_recipe_with_blanked_patches_makes_scores_comparable(run: Run) ->
     said = [done(asked(each, methods=("saliency",)))[0]["findings"]["single"]["sentence"] for each in (run, other)]
     assert ["Not comparable" in sentence for sentence in said] == [False, True]
     assert runs.find(run.id).job.recipe.mask
+
+
+@pytest.mark.slow
+def test_a_league_gets_the_memory_that_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Linux a process gets no more than was predicted, and methods run hundreds of small pictures at once."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    net = from_code("ResNet-56")
+    model = Model(net, Weights("seed", "0"), usual(net, "CIFAR-10's"))
+    request = League(model, "shapes", 4, "", ("integrated-gradients",), ("content",))
+    cost = request.cost()
+    assert cost.bytes <= WORK_BYTES
+    process = Process()
+    *_, end = process.answers(request, cost.bytes)
+    process.kill()
+    assert end.kind == DONE, end.value
