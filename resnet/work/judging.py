@@ -174,7 +174,7 @@ def _cost(model: Model, own: "Passes", passes: "Passes", images: int) -> Cost:
     from resnet.attribution.batches import PIXELS
     from resnet.trust.removal import BATCH_PIXELS
 
-    one, two, pixels = forward(model, 1), forward(model, 2), model.described.image_size**2
+    one, two, pixels = forward(model, 1), forward(model, 2), model.image_size**2
     each = max(0.0, two.seconds - one.seconds)
     seconds = one.seconds + images * each * (passes.forward + 2 * passes.backward)
     copies = min(images * max(1, round(_with_gradients(own))), max(images, PIXELS // pixels))

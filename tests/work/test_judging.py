@@ -225,3 +225,11 @@ def test_a_league_gets_the_memory_that_it_needs(tmp_path: Path, monkeypatch: pyt
     *_, end = process.answers(request, cost.bytes)
     process.kill()
     assert end.kind == DONE, end.value
+
+
+def test_checks_of_a_relative_have_a_price() -> None:
+    model = Model(None, Weights("torchvision", "IMAGENET1K_V1"), name="DenseNet-121")
+    picture = Picture.of(np.zeros((3, model.image_size, model.image_size), np.uint8))
+    cost = Judged(Query(model, picture, "grad-cam", model.layers()["stage4"], 0), "deletion").cost()
+    assert cost.seconds > 1
+    assert cost.bytes > 100e6
