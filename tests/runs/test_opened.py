@@ -51,8 +51,9 @@ def test_gradients_after_training_are_those_of_the_pictures_that_the_net_was_tra
     frame = done(RunGradients((Model.of(by_pixel),), COUNT))
     model, (images, labels) = build(by_pixel.job.net), batch_by_hand()
     model.load_state_dict(open_run(by_pixel).model.state_dict())
+    model, images = model.double(), images.double()  # as exact as the gradients asked for: in fp32 a ReLU may flip
     weights = {name: layer.get_parameter("weight") for name, layer in weight_layers(model).items()}
     gradients = torch.autograd.grad(F.cross_entropy(model.train()(images), labels), list(weights.values()))
     for name, gradient in zip(weights, gradients, strict=True):
         [norm] = frame.norm[(frame.kind == "weight") & (frame.name == name)]
-        assert norm == pytest.approx(gradient.norm().item(), rel=1e-3), name
+        assert norm == pytest.approx(gradient.norm().item(), rel=1e-5), name
