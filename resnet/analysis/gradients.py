@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnet.analysis.contract import Analysis, Partial, Steps
 from resnet.errors import Refused
 from resnet.nets import model as nets
 from resnet.nets.borrow import borrowed
@@ -170,3 +171,21 @@ class _Tap:
         if odd:
             rule = "Every named module must run exactly once per forward pass."
             raise Refused(rule, ", ".join(sorted(odd)), "modules that do")
+
+
+def _steps(model: nn.Module, images: Tensor, labels: Tensor) -> Steps:
+    yield Partial(1.0, gradient_norms(model, images, labels))
+
+
+GRADIENTS = Analysis(
+    title="Gradient flow",
+    question="Do the gradients of a deep plain net vanish?",
+    function=_steps,
+    formula=r"$\lVert \partial L / \partial x_l \rVert_2$ after every block, "
+    r"$\lVert \partial L / \partial W_l \rVert_2$ of every layer. "
+    r"In theory a plain net with batch norm has $\sqrt{\pi / (\pi - 1)} = 1.211$ per layer",
+    paper="Yang et al. 2019, arXiv 1902.08129",
+    look="With batch norm the plain net's gradients grow towards the input: they explode, and do not vanish. The "
+    "residual net's grow far less.",
+    expect="Textbooks say that a deep plain net's gradients vanish towards the input. Will the line fall or rise?",
+)

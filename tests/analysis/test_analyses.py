@@ -1,10 +1,11 @@
-"""Every analysis on one net: a table, and the net as it was."""
+"""Every analysis on one net: tables that end in a whole one, and the net as it was."""
 
 import pandas as pd
 import pytest
 import torch
 
 from resnet.analysis.analyses import ANALYSES
+from resnet.analysis.contract import last
 from resnet.nets.model import build
 from tests.support.unchanged import SMALL, images, leaves_model_as_found
 
@@ -12,8 +13,13 @@ from tests.support.unchanged import SMALL, images, leaves_model_as_found
 @pytest.mark.parametrize("name", ANALYSES)
 def test_every_analysis_gives_a_table_and_leaves_the_net_as_it_was(name: str) -> None:
     analysis, labels = ANALYSES[name], torch.arange(4)
-    table = analysis.function(build(SMALL), images(), labels)
-    assert isinstance(table, pd.DataFrame)
-    assert len(table)
-    assert all([analysis.title, analysis.formula, analysis.paper])
-    leaves_model_as_found(lambda model: analysis.function(model, images(), labels))
+    steps = list(analysis.function(build(SMALL), images(), labels, **analysis.options))
+    assert [step.share for step in steps] == sorted(step.share for step in steps)
+    assert steps[-1].share == 1.0
+    assert isinstance(steps[-1].table, pd.DataFrame)
+    assert len(steps[-1].table)
+    assert all([analysis.title, analysis.question, analysis.formula, analysis.paper, analysis.look, analysis.expect])
+    assert analysis.passes(9, analysis.options) > 0
+    leaves_model_as_found(lambda model: last(analysis.function(model, images(), labels, **analysis.options)))
+    again = last(analysis.function(build(SMALL), images(), labels, **analysis.options))
+    pd.testing.assert_frame_equal(again, steps[-1].table)
