@@ -21,7 +21,7 @@ from resnet.trust.imputation import imputed
 STEPS = 20  # of equal size, from the whole picture to none of it
 CELLS = 32
 BATCH_PIXELS = 2**18  # of the pictures that pass through the net at once
-LEAST_FALL = 0.1  # of the score, up or down, from the whole picture to none of it; with less there is nothing to measure
+LEAST_FALL = 0.1  # of the score, up or down, from the whole picture to none of it; with less nothing can be measured
 
 Fill = Callable[[Tensor, Tensor], Tensor]  # pictures (B, C, *S), what is removed (B, *S) -> what the net sees
 
