@@ -7,7 +7,7 @@ PAGES = Path(__file__).parent.parent
 
 # What a file cannot say: the order in the menu, a section's title ("": its pages are links of their own), the head of a
 # page. Sections and pages without a line come last, by name.
-SECTIONS = {"start": "", "design": "Design", "training": "Training", "insight": "Insight"}
+SECTIONS = {"start": "", "design": "Design", "training": "Training", "why": "Why it works", "insight": "Insight"}
 
 
 class Head(NamedTuple):

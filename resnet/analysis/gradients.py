@@ -15,7 +15,6 @@ from resnet.analysis.contract import Analysis, Partial, Steps
 from resnet.errors import Refused
 from resnet.nets import model as nets
 from resnet.nets.borrow import borrowed
-from resnet.nets.spec import NetSpec
 
 OUTPUT, WEIGHT = "block output", "weight"  # kinds of rows
 COLUMNS = ["name", "kind", "depth", "norm"]
@@ -47,15 +46,6 @@ def gradient_norms(
         gradients = torch.autograd.grad(loss, tap.tensors, materialize_grads=True)
     norms = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients]).tolist()
     return pd.DataFrame([(*row, norm) for row, norm in zip(tap.rows, norms, strict=True)], columns=COLUMNS)
-
-
-def side_by_side(specs: Sequence[NetSpec], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The `gradient_norms` of several nets in one table, with the columns net (its name), plain and stage."""
-    named = []
-    for spec, frame in zip(specs, frames, strict=True):
-        stage = frame.name.str.partition(".")[0].map(nets.stage_names(spec))
-        named.append(frame.assign(net=spec.name, plain=spec.plain, stage=stage))
-    return pd.concat(named, ignore_index=True)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def test_random_curves_are_computed_once_for_all_methods_on_the_same_pictures(ch
 def test_a_net_that_hardly_answers_to_the_picture_tells_no_maps_apart(check: str) -> None:
     faint, given = Sum(16), case(16, 4)
     with torch.no_grad():
-        faint.weight /= 50  # the true order is the same, and still beats random ones
+        faint.weight.div_(50)  # the true order is the same, and still beats random ones
     finding = judge(check, faint, given)
     assert finding.random is not None
     assert not finding.random.low <= finding.value <= finding.random.high
