@@ -6,7 +6,7 @@ import pandas as pd
 
 from pages.ui import analysis
 from pages.ui.analysis import Drawn
-from resnet.analysis.gradients import OUTPUT, WEIGHT, trend
+from resnet.analysis.gradients import OUTPUT, THEORY, WEIGHT, trend
 from resnet.plots import analysis as plots
 
 
@@ -41,7 +41,7 @@ def draw(frame: pd.DataFrame) -> Iterator[Drawn]:
         (WEIGHT, "||dL/dW||", "Gradient of the loss with respect to each layer's weights"),
     ]:
         rows = frame[frame.kind == kind]
-        figure = plots.gradient_depth(rows, borders, f"{quantity} (L2 norm)")
+        figure = plots.gradient_depth(rows, borders, f"{quantity} (L2 norm)", THEORY if kind == OUTPUT else None)
         yield Drawn(figure, f"{text}, on one batch in train mode. {reading(frame, kind)}.")
 
 

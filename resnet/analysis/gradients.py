@@ -1,5 +1,6 @@
 """How the loss's gradient changes along a net, measured on one batch; any nn.Module will do."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from resnet.errors import Refused
 from resnet.nets import model as nets
 from resnet.nets.borrow import borrowed
 
+THEORY = math.sqrt(math.pi / (math.pi - 1))  # per layer of a plain net: 1.211 (Yang et al. 2019, arXiv 1902.08129)
 OUTPUT, WEIGHT = "block output", "weight"  # kinds of rows
 COLUMNS = ["name", "kind", "depth", "norm"]
 
@@ -175,7 +177,8 @@ GRADIENTS = Analysis(
     r"$\lVert \partial L / \partial W_l \rVert_2$ of every layer. "
     r"In theory a plain net with batch norm has $\sqrt{\pi / (\pi - 1)} = 1.211$ per layer",
     paper="Yang et al. 2019, arXiv 1902.08129",
-    look="With batch norm the plain net's gradients grow towards the input: they explode, and do not vanish. The "
-    "residual net's grow far less.",
+    look="With batch norm an untrained plain net's gradients grow towards the input: they explode, and do not vanish "
+    "(He et al. 2015, section 4.1, found “healthy norms with BN”). The residual net's grow far less. Without a norm it "
+    "is the other way round: the residual net's explode, unless its branches start at zero.",
     expect="Textbooks say that a deep plain net's gradients vanish towards the input. Will the line fall or rise?",
 )
