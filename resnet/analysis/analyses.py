@@ -5,7 +5,9 @@ A new analysis is a module with its `Analysis`, and a line in `ANALYSES`.
 
 from resnet.analysis.contract import Analysis
 from resnet.analysis.gradients import GRADIENTS
+from resnet.analysis.microscope import BLOCK
 
 ANALYSES: dict[str, Analysis] = {
     "gradients": GRADIENTS,
+    "block": BLOCK,
 }

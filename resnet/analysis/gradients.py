@@ -40,7 +40,7 @@ def gradient_norms(
     blocks = list(nets.blocks(model) if blocks is None else blocks)
     layers = list(nets.weight_layers(model) if layers is None else layers)
     with borrowed(model, train=True, grad=True), torch.enable_grad():
-        tap = _Tap(model, blocks, layers)
+        tap = Tap(model, blocks, layers)
         weight = next(model.parameters())
         x = images.detach().to(weight, copy=True).requires_grad_()  # so that every module's output has a gradient
         loss = F.cross_entropy(model(x), labels.to(weight.device))
@@ -100,7 +100,7 @@ def fit_factor(depth: Sequence[int] | np.ndarray | pd.Series, norm: Sequence[flo
     return float(np.exp(-slope))
 
 
-class _Tap:
+class Tap:
     """Hooks on a net: which tensors to differentiate by, and how many layers ran before each."""
 
     def __init__(self, model: nn.Module, blocks: Sequence[str], layers: Sequence[str]) -> None:
