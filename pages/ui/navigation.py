@@ -32,6 +32,11 @@ HEADS = {
     "relatives": Head(":material/family_history:"),
     "export": Head(":material/download:"),
     "train": Head(":material/show_chart:"),
+    "block": Head(
+        ":material/search:",
+        "A block adds what its branch computes to what it was given: y = F(x) + x. Look at both parts on a picture, at "
+        "the gradient on its way back, and at a single step of training.",
+    ),
     "gradients": Head(
         ":material/waves:",
         "“Without shortcuts the gradient vanishes on its way back to the first layers”, many textbooks say. Guess, "

@@ -11,34 +11,38 @@ from resnet.plots.attribution import SIGNED
 from resnet.plots.theme import color, framed
 
 ACROSS = 2  # maps in a row of a mosaic
+MOSAICS = 5  # in a row of the figure
 
 
 def mosaics(
     maps: Mapping[str, np.ndarray], channels: Mapping[str, Sequence[int]], norms: Mapping[str, float], quantity: str
 ) -> go.Figure:
-    """Tensors side by side in the order of `maps`, each a mosaic of its channels' maps (M, h, w) with its L2 norm.
+    """Tensors side by side in the order of `maps`, each a mosaic of its channels' maps (M, h, w) under its L2 norm.
 
     All are on one scale, symmetric around 0. channels: the maps' numbers in the net; quantity: what the scale shows.
     """
-    titles = [f"{name}<br>norm {norms[name]:.3g}" for name in maps]
-    figure = make_subplots(rows=1, cols=len(maps), subplot_titles=titles, horizontal_spacing=0.03)
+    titles = [f"{name.replace(' through ', '<br>through ')}<br>{norms[name]:.3g}" for name in maps]
+    rows, across = -(-len(maps) // MOSAICS), min(len(maps), MOSAICS)
+    figure = make_subplots(rows, across, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=0.24)
+    figure.update_annotations(font_size=12)
     high = max((float(np.nanmax(np.abs(each), initial=0)) for each in maps.values()), default=0) or 1.0
-    for column, (name, each) in enumerate(maps.items(), 1):
+    for place, (name, each) in enumerate(maps.items()):
+        row, column = place // MOSAICS + 1, place % MOSAICS + 1
         hover = (
             f"channel %{{customdata[0]}}, x %{{customdata[1]}}, y %{{customdata[2]}}: %{{z:.3g}}<extra>{name}</extra>"
         )
         heat = go.Heatmap(
             z=_tiled(each), customdata=_places(each, channels[name]), coloraxis="coloraxis", hovertemplate=hover
         )
-        figure.add_trace(heat, 1, column)
-        figure.update_xaxes(visible=False, constrain="domain", row=1, col=column)
+        figure.add_trace(heat, row, column)
+        figure.update_xaxes(visible=False, constrain="domain", row=row, col=column)
         axis = figure.data[-1].xaxis or "x"
         figure.update_yaxes(
-            visible=False, autorange="reversed", constrain="domain", scaleanchor=axis, row=1, col=column
+            visible=False, autorange="reversed", constrain="domain", scaleanchor=axis, row=row, col=column
         )
     bar = {"title": {"text": quantity, "side": "right"}, "thickness": 10, "exponentformat": "power", "nticks": 5}
     scale = {"colorscale": SIGNED, "cmin": -high, "cmax": high, "colorbar": bar}
-    return framed(figure, 380, coloraxis=scale, plot_bgcolor="rgba(0,0,0,0)").update_layout(margin_t=48)
+    return framed(figure, 60 + 230 * rows, coloraxis=scale, plot_bgcolor="rgba(0,0,0,0)").update_layout(margin_t=64)
 
 
 def _tiled(maps: np.ndarray) -> np.ndarray:

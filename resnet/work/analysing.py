@@ -3,22 +3,27 @@
 from dataclasses import dataclass
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.batches import noise_batch
 from resnet.analysis.contract import beside
+from resnet.analysis.microscope import COMPANY, among_noise, microscope
 from resnet.data import dataset as datasets
 from resnet.errors import Refused
+from resnet.nets.borrow import borrowed
 from resnet.nets.inputs import Inputs
 from resnet.runs import store as runs
 from resnet.runs.opened import open_run
 from resnet.work.contract import Cost, Progress
+from resnet.work.explaining import Picture
 from resnet.work.predict import backward, forward, in_turn
 from resnet.work.requests import Work
-from resnet.work.weights import Model, prepared
+from resnet.work.weights import Model, prepared, usual
 
 NOISE, OWN = "noise", "own"  # sources of images that are no data sets
+UNTRAINED = "0.5 and 0.5 (pixels from -1 to 1)"  # how a net without weights sees a picture
 
 
 @dataclass(frozen=True)
@@ -76,3 +81,33 @@ class Analysed:
         data = datasets.load_offered(self.source, size=each.image_size, train=2000)
         images, labels = datasets.some_tests(data, self.count)
         return (prepared(images, inputs) if inputs else datasets.normalise(images, data.mean, data.std)), labels
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """The `Microscope` of a block on one picture; the class is the likeliest where `label` is -1.
+
+    An untrained net sees pixels from -1 to 1, and uses the batch statistics of the picture among noise.
+    """
+
+    model: Model
+    picture: Picture
+    block: str
+    label: int = -1
+    lr: float = 0.1
+    alone = False
+
+    def cost(self) -> Cost:
+        needed = backward(self.model, COMPANY + 1 if self.model.weights.kind == "seed" else 1)
+        return Cost(3 * needed.bytes, 3 * needed.seconds)
+
+    def run(self) -> Work:
+        yield Progress(0.0, f"{self.block} of {self.model.title}")
+        model, _, inputs = self.model.open()
+        new = self.model.weights.kind == "seed"
+        images = prepared(self.picture.batch(), inputs or usual(self.model.described, UNTRAINED) if new else inputs)
+        label = self.label
+        if label < 0:
+            with borrowed(model), torch.no_grad():
+                label = int(model(images).argmax())
+        return microscope(model, among_noise(images) if new else images, label, self.block, self.lr, new)

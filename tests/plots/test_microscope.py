@@ -13,7 +13,7 @@ CHANNELS = {"x": [1, 4, 6], "F(x)": [0, 2, 3]}
 
 def test_mosaics_show_every_channel_on_one_scale_around_0() -> None:
     figure = mosaics(MAPS, CHANNELS, {"x": 12.345, "F(x)": 0.5}, "value")
-    assert [note.text for note in figure.layout.annotations] == ["x<br>norm 12.3", "F(x)<br>norm 0.5"]
+    assert [note.text for note in figure.layout.annotations] == ["x<br>12.3", "F(x)<br>0.5"]
     axis = figure.layout.coloraxis
     assert (axis.cmin, axis.cmax) == (-max(59, 92), max(59, 92))
     x, branch = figure.data

@@ -49,6 +49,7 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
     trained = (Model.of(run),)
     made: list[Request] = [
         analysing.Analysed("gradients", tuple(Model(net, SEED) for net in twins(NET)), analysing.NOISE, 4),
+        analysing.Inspected(*trained, PICTURE, "layer1.0"),
         explaining.Answers(trained, (PICTURE,)),
         explaining.Maps((explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0),)),
         judging.Judged(explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0), "single"),
