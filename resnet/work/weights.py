@@ -15,7 +15,7 @@ from resnet.data.folder import IMAGENET_MEAN, IMAGENET_STD, RESIZE
 from resnet.data.views import Frame
 from resnet.errors import Refused, choose
 from resnet.nets.inputs import Inputs
-from resnet.nets.model import build
+from resnet.nets.model import blocks, build
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
 from resnet.runs.opened import inputs_of, open_run
@@ -69,13 +69,15 @@ def kept_epochs(run: Run) -> list[int]:
 class Model(NamedTuple):
     """A net with weights: one of ours by its `spec`, or with None a relative by its `name` and torchvision's weights.
 
-    `inputs` where the visitor says how images are prepared, because the weights do not.
+    `inputs` where the visitor says how images are prepared, because the weights do not. `cuts` are blocks that run in
+    another mode than "both", as ("layer2.1", "cut"), in the order of their names.
     """
 
     spec: NetSpec | None
     weights: Weights
     inputs: Inputs | None = None
     name: str = ""
+    cuts: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, run: Run, epoch: int | None = None) -> "Model":
@@ -159,8 +161,10 @@ class Model(NamedTuple):
         return Frame(self.image_size, self.channels, *cut)
 
     def open(self) -> Opened:
-        """Refused where no weights are loaded."""
+        """Refused where no weights are loaded, and where a block cannot run as `cuts` have it."""
         opened = self.weights.open(self.spec) if self.spec else _relative(self)
+        for name, mode in self.cuts:
+            choose("block", name, blocks(opened.model)).mode = mode
         if opened.report and not opened.report.loaded:
             raise Refused(f"These are not the weights of {self.title}.")
         return opened._replace(inputs=self.inputs or opened.inputs)

@@ -12,7 +12,8 @@ from torchvision.models import get_model_builder
 from resnet.costs.profiler import profile
 from resnet.data.views import Frame
 from resnet.errors import Refused
-from resnet.nets.model import build
+from resnet.nets.codes import from_code
+from resnet.nets.model import blocks, build
 from resnet.nets.spec import NetSpec, cifar, plain_twin
 from resnet.runs.store import Run
 from resnet.runs.weights import load_model
@@ -20,7 +21,7 @@ from resnet.work.predict import backward, forward
 from resnet.work.weights import Model, Weights, kept_epochs, of_run
 from resnet.zoo import hub
 from resnet.zoo.relatives import RELATIVES, build_relative, profile_relative
-from tests.support.tiny import RECIPE, same, uninterrupted
+from tests.support.tiny import RECIPE, TINY_CODE, same, uninterrupted
 from tests.support.weights import saved
 
 # One of each family and of each kind of builder; small ones.
@@ -178,3 +179,18 @@ def test_a_run_at_any_of_its_kept_epochs() -> None:
     assert not same(found, load_model(run).state_dict()), "the weights have changed since"
     with pytest.raises(Refused):
         Model.of(run, 77).open()
+
+
+def test_blocks_of_a_model_can_be_broken() -> None:
+    spec = from_code(TINY_CODE)
+    whole = Model(spec, Weights("seed", "0"))
+    images = torch.randn(2, *spec.input_shape, generator=torch.Generator().manual_seed(0))
+    model = whole.open().model.eval()
+    blocks(model)["layer1.0"].mode = "cut"
+    broken = whole._replace(cuts=(("layer1.0", "cut"),)).open().model.eval()
+    assert torch.equal(broken(images), model(images))
+    assert not torch.equal(broken(images), whole.open().model.eval()(images))
+    with pytest.raises(Refused, match="layer9"):
+        whole._replace(cuts=(("layer9", "cut"),)).open()
+    with pytest.raises(Refused, match="keeps its input's shape"):
+        whole._replace(cuts=(("layer2.0", "cut"),)).open()
