@@ -5,7 +5,11 @@ A new analysis is a module with its `Analysis`, and a line in `ANALYSES`.
 
 from resnet.analysis.contract import Analysis
 from resnet.analysis.gradients import GRADIENTS
+from resnet.analysis.lesions import DROPS, LESIONS, SHUFFLES
 
 ANALYSES: dict[str, Analysis] = {
     "gradients": GRADIENTS,
+    "lesions": LESIONS,
+    "drops": DROPS,
+    "shuffles": SHUFFLES,
 }
