@@ -5,6 +5,7 @@ A new analysis is a module with its `Analysis`, and a line in `ANALYSES`.
 
 from resnet.analysis.contract import Analysis
 from resnet.analysis.gradients import GRADIENTS
+from resnet.analysis.landscape import LINE, SURFACE
 from resnet.analysis.lesions import DROPS, LESIONS, SHUFFLES
 
 ANALYSES: dict[str, Analysis] = {
@@ -12,4 +13,6 @@ ANALYSES: dict[str, Analysis] = {
     "lesions": LESIONS,
     "drops": DROPS,
     "shuffles": SHUFFLES,
+    "line": LINE,
+    "surface": SURFACE,
 }
