@@ -21,9 +21,9 @@ from resnet.devices import device_name
 from resnet.nets.codes import from_code
 from resnet.nets.model import build
 from resnet.nets.spec import NetSpec
+from resnet.work.analysing import NOISE, Analysed
 from resnet.work.predict import backward
 from resnet.work.process import Process
-from resnet.work.requests import Gradients
 from resnet.work.weights import Model, Weights
 
 WORK = ["ResNet-20:128", "ResNet-56:64", "ResNet-110:32", "ResNet-18:8", "ResNet-50:2", "ResNet-50:16"]
@@ -36,7 +36,7 @@ def seconds(process: Process, spec: NetSpec, batch: int, rounds: int) -> float:
     for _ in range(rounds + 1):
         start = time.perf_counter()
         *_, answer = process.answers(
-            Gradients((Model(spec, Weights("seed", "0")),), "", batch), backward(spec, batch).bytes
+            Analysed("gradients", (Model(spec, Weights("seed", "0")),), NOISE, batch), backward(spec, batch).bytes
         )
         times.append(time.perf_counter() - start)
         if answer.kind != "done":

@@ -20,7 +20,7 @@ steps = [
         "Train",
         f"Let {name} race {plain_twin(spec).name} on CIFAR-10, or on drawn shapes without a network.",
     ),
-    ("insight/gradients.py", "Gradients", "Do a plain net's gradients vanish? Put the textbook sentence to the test."),
+    ("why/gradients.py", "Gradients", "Do a plain net's gradients vanish? Put the textbook sentence to the test."),
     ("insight/saliency.py", "Saliency", "Upload a photo and see the Grad-CAM of both twins side by side."),
 ]
 for first in range(0, len(steps), 3):

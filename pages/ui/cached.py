@@ -62,9 +62,9 @@ def method_reasons(model: Model) -> dict[str, str]:
 
 @st.cache_data(max_entries=200, show_spinner=False)
 def check_reasons(model: Model, method: str) -> dict[str, str]:
-    """Why each check of a map does not apply to the net and the method, "" where it does."""
-    net = model.outline()
-    return {name: check.reason(net, method) for name, check in CHECKS.items()}
+    """Why each check of a photo's map does not apply to the net and the method, "" where it does."""
+    net, unknown = model.outline(), "Nobody has drawn where the object is. League tables on `shapes` know it."
+    return {name: unknown if check.by_masks else check.reason(net, method) for name, check in CHECKS.items()}
 
 
 def league_of(model: Model, data: str) -> League:

@@ -7,7 +7,7 @@ PAGES = Path(__file__).parent.parent
 
 # What a file cannot say: the order in the menu, a section's title ("": its pages are links of their own), the head of a
 # page. Sections and pages without a line come last, by name.
-SECTIONS = {"start": "", "design": "Design", "training": "Training", "insight": "Insight"}
+SECTIONS = {"start": "", "design": "Design", "training": "Training", "why": "Why it works", "insight": "Insight"}
 
 
 class Head(NamedTuple):
@@ -34,10 +34,8 @@ HEADS = {
     "train": Head(":material/show_chart:"),
     "gradients": Head(
         ":material/waves:",
-        "“Without shortcuts the gradient vanishes on its way back to the first layers”, many textbooks say. Measure "
-        "it: with batch norm and He initialisation a deep plain net's gradients do not vanish, they **grow** towards "
-        "the input (He et al. 2015, section 4.1, found “healthy norms with BN”), and shortcuts slow that growth down. "
-        "Then switch the norm off.",
+        "“Without shortcuts the gradient vanishes on its way back to the first layers”, many textbooks say. Guess, "
+        "then measure it: on untrained nets or trained ones, with batch norm, another norm or none.",
     ),
     "saliency": Head(
         ":material/visibility:",

@@ -68,11 +68,11 @@ def _start_worker() -> None:
     """Start the process of the heavy work with what Gradients shows first."""
     from pages.ui.cached import SERVER, scheduler
     from resnet.nets.spec import PRESETS, twins
-    from resnet.work.requests import Gradients
+    from resnet.work.analysing import NOISE, Analysed
     from resnet.work.weights import Model, Weights
 
     models = tuple(Model(net, Weights("seed", "0")) for net in twins(PRESETS["ResNet-20"]))
-    scheduler().ask(Gradients(models, "", 128), SERVER)
+    scheduler().ask(Analysed("gradients", models, NOISE, 128), SERVER)
 
 
 async def send_file(request: Request) -> Response:

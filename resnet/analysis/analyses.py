@@ -7,9 +7,11 @@ from resnet.analysis.contract import Analysis
 from resnet.analysis.gradients import GRADIENTS
 from resnet.analysis.landscape import LINE, SURFACE
 from resnet.analysis.lesions import DROPS, LESIONS, SHUFFLES
+from resnet.analysis.microscope import BLOCK
 
 ANALYSES: dict[str, Analysis] = {
     "gradients": GRADIENTS,
+    "block": BLOCK,
     "lesions": LESIONS,
     "drops": DROPS,
     "shuffles": SHUFFLES,

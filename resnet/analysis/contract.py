@@ -1,6 +1,6 @@
 """What an analysis is given, what it gives, and what it says of itself."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -41,6 +41,8 @@ class Analysis:
     look: str  # what to look for in the figure
     expect: str  # a question to answer before the figure is shown, and what to think of
     options: Mapping[str, Any] = field(default_factory=dict)  # with their usual values
+    images: int = 128  # that it is usually given
+    together: int = 0  # images that are in memory at once; 0 is all
     passes: Callable[[int, Mapping[str, Any]], float] = lambda blocks, options: 3
     reason: Callable[[nn.Module], str] = _applies
 
@@ -51,3 +53,15 @@ def last(steps: Steps) -> pd.DataFrame:
     for partial in steps:
         table = partial.table
     return table
+
+
+def beside(nets: Sequence[tuple[str, bool]], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The tables of nets in one, with the columns net (its title, numbered where two are alike) and plain.
+
+    `nets`: title, and whether it is a plain net. Of the last ones there may be no tables yet.
+    """
+    titles, named = [title for title, _ in nets], []
+    for place, ((title, plain), table) in enumerate(zip(nets, tables, strict=False), 1):
+        number = f" ({titles[:place].count(title)})" if titles.count(title) > 1 else ""
+        named.append(table.assign(net=title + number, plain=plain))
+    return pd.concat(named, ignore_index=True)

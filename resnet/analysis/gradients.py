@@ -1,5 +1,6 @@
 """How the loss's gradient changes along a net, measured on one batch; any nn.Module will do."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from resnet.analysis.contract import Analysis, Partial, Steps
 from resnet.errors import Refused
 from resnet.nets import model as nets
 from resnet.nets.borrow import borrowed
-from resnet.nets.spec import NetSpec
 
+THEORY = math.sqrt(math.pi / (math.pi - 1))  # per layer of a plain net: 1.211 (Yang et al. 2019, arXiv 1902.08129)
 OUTPUT, WEIGHT = "block output", "weight"  # kinds of rows
 COLUMNS = ["name", "kind", "depth", "norm"]
 
@@ -39,7 +40,7 @@ def gradient_norms(
     blocks = list(nets.blocks(model) if blocks is None else blocks)
     layers = list(nets.weight_layers(model) if layers is None else layers)
     with borrowed(model, train=True, grad=True), torch.enable_grad():
-        tap = _Tap(model, blocks, layers)
+        tap = Tap(model, blocks, layers)
         weight = next(model.parameters())
         x = images.detach().to(weight, copy=True).requires_grad_()  # so that every module's output has a gradient
         loss = F.cross_entropy(model(x), labels.to(weight.device))
@@ -47,15 +48,6 @@ def gradient_norms(
         gradients = torch.autograd.grad(loss, tap.tensors, materialize_grads=True)
     norms = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients]).tolist()
     return pd.DataFrame([(*row, norm) for row, norm in zip(tap.rows, norms, strict=True)], columns=COLUMNS)
-
-
-def side_by_side(specs: Sequence[NetSpec], frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The `gradient_norms` of several nets in one table, with the columns net (its name), plain and stage."""
-    named = []
-    for spec, frame in zip(specs, frames, strict=True):
-        stage = frame.name.str.partition(".")[0].map(nets.stage_names(spec))
-        named.append(frame.assign(net=spec.name, plain=spec.plain, stage=stage))
-    return pd.concat(named, ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ def fit_factor(depth: Sequence[int] | np.ndarray | pd.Series, norm: Sequence[flo
     return float(np.exp(-slope))
 
 
-class _Tap:
+class Tap:
     """Hooks on a net: which tensors to differentiate by, and how many layers ran before each."""
 
     def __init__(self, model: nn.Module, blocks: Sequence[str], layers: Sequence[str]) -> None:
@@ -185,7 +177,8 @@ GRADIENTS = Analysis(
     r"$\lVert \partial L / \partial W_l \rVert_2$ of every layer. "
     r"In theory a plain net with batch norm has $\sqrt{\pi / (\pi - 1)} = 1.211$ per layer",
     paper="Yang et al. 2019, arXiv 1902.08129",
-    look="With batch norm the plain net's gradients grow towards the input: they explode, and do not vanish. The "
-    "residual net's grow far less.",
+    look="With batch norm an untrained plain net's gradients grow towards the input: they explode, and do not vanish "
+    "(He et al. 2015, section 4.1, found “healthy norms with BN”). The residual net's grow far less. Without a norm it "
+    "is the other way round: the residual net's explode, unless its branches start at zero.",
     expect="Textbooks say that a deep plain net's gradients vanish towards the input. Will the line fall or rise?",
 )

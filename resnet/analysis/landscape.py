@@ -176,6 +176,8 @@ LINE = Analysis(
     paper=PAPER,
     look="TODO",
     expect="TODO",
+    images=1000,
+    together=BATCH,
     options={"points": 9, "span": 1.0, "seed": 0},
     passes=lambda blocks, options: options["points"],
 )
@@ -187,6 +189,8 @@ SURFACE = Analysis(
     paper=PAPER,
     look="TODO",
     expect="TODO",
+    images=1000,
+    together=BATCH,
     options={"points": 5, "span": 1.0, "seed": 0},
     passes=lambda blocks, options: options["points"] ** 2,
 )

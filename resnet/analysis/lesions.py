@@ -17,7 +17,9 @@ from resnet.nets.borrow import borrowed
 from resnet.nets.model import ResNet, blocks, memory_format, parts
 from resnet.seeds import generator
 
-BATCH = 100  # images at a time
+IMAGES = 1000  # usually; Veit et al. took all test images
+BATCH = 100  # of these at a time
+TOGETHER = 300  # images whose backward pass takes as much memory: it keeps five tensors of a block or more
 KEEP_BYTES = 400_000_000  # of activations
 PAPER = "Veit et al. 2016, arXiv 1605.06431"
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -199,6 +201,8 @@ LESIONS = Analysis(
     paper=PAPER,
     look="TODO",
     expect="If one layer of a deep net is taken out, what should be left of its accuracy?",
+    images=IMAGES,
+    together=TOGETHER,
     passes=lambda blocks, options: 1 + 1.5 * blocks,
     reason=_ours,
 )
@@ -211,6 +215,8 @@ DROPS = Analysis(
     look="TODO",
     expect="TODO",
     options={"most": 10, "draws": 3, "seed": 0},
+    images=IMAGES,
+    together=TOGETHER,
     passes=lambda blocks, options: 1 + options["draws"] * options["most"],
     reason=_can_cut,
 )
@@ -223,6 +229,8 @@ SHUFFLES = Analysis(
     look="TODO",
     expect="TODO",
     options={"most": 10, "draws": 3, "seed": 0},
+    images=IMAGES,
+    together=TOGETHER,
     passes=lambda blocks, options: 1 + options["draws"] * options["most"],
     reason=_can_swap,
 )

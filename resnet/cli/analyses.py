@@ -30,10 +30,11 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def gradients(args: argparse.Namespace) -> int:
-    from resnet.analysis.gradients import OUTPUT, WEIGHT, side_by_side, trend
+    from resnet.analysis.contract import beside
+    from resnet.analysis.gradients import OUTPUT, WEIGHT, trend
 
     specs, frames = zip(*(_of_runs(args) if args.run else _of_nets(args)), strict=True)
-    table = side_by_side(specs, frames)
+    table = beside([(spec.name, spec.plain) for spec in specs], frames)
     print(table.drop(columns="plain").to_string(index=False))
     for spec, frame in zip(specs, frames, strict=True):
         for kind, norm in ((OUTPUT, "||dL/dx||"), (WEIGHT, "||dL/dW||")):

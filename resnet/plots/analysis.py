@@ -7,10 +7,13 @@ import plotly.graph_objects as go
 from resnet.plots.theme import NEUTRAL, color, framed
 
 
-def gradient_depth(frame: pd.DataFrame, borders: dict[str, float], quantity: str) -> go.Figure:
+def gradient_depth(
+    frame: pd.DataFrame, borders: dict[str, float], quantity: str, theory: float | None = None
+) -> go.Figure:
     """Gradient norm against depth on a log axis, a line per net.
 
-    frame: net, plain, name, depth, norm; borders: stage -> depth of its first layer; quantity: the y axis's name.
+    frame: net, plain, name, depth, norm; borders: stage -> depth of its first layer; quantity: the y axis's name;
+    theory: by which factor per layer a plain net's norms grow towards the input, drawn from the first one's last norm.
     """
     figure = go.Figure()
     for net, rows in frame.groupby("net", sort=False):
@@ -24,6 +27,17 @@ def gradient_depth(frame: pd.DataFrame, borders: dict[str, float], quantity: str
             marker={"size": 5, "symbol": "square" if plain else "circle"},
             text=rows.name.to_numpy(),
             hovertemplate="%{text}<br>depth %{x}: %{y:.3g}<extra>" + str(net) + "</extra>",
+        )
+    drawn = frame[frame.plain.astype(bool) & (frame.norm > 0)] if theory else frame[:0]
+    if theory and len(drawn):
+        rows = drawn[drawn.net == drawn.net.iloc[0]]
+        figure.add_scatter(
+            x=rows.depth.to_numpy(),
+            y=rows.norm.iloc[-1] * theory ** (rows.depth.iloc[-1] - rows.depth.to_numpy()),
+            mode="lines",
+            name=f"theory for plain nets with batch norm: \u00d7 {theory:.3f} per layer",
+            line={"color": NEUTRAL, "width": 1.5, "dash": "dash"},
+            hoverinfo="skip",
         )
     for stage, depth in list(borders.items())[1:]:  # the first one begins at the axis
         figure.add_vline(x=depth - 0.5, line={"color": NEUTRAL, "width": 1, "dash": "dot"})

@@ -5,7 +5,8 @@ import plotly.graph_objects as go
 
 from resnet.plots.theme import color, framed
 
-SHADES = {"cut": "", "shortcut": "/", "branch": "x"}  # patterns of the bars, by mode
+TITLES = {"cut": "block cut out", "shortcut": "shortcut alone", "branch": "branch alone"}  # by mode
+SHADES = {"cut": "", "shortcut": "/", "branch": "x"}  # patterns of the bars
 
 
 def lesion_bars(frame: pd.DataFrame) -> go.Figure:
@@ -14,9 +15,8 @@ def lesion_bars(frame: pd.DataFrame) -> go.Figure:
     frame: net, plain, block, mode, accuracy (0 to 1), as `lesions` has them for each net; "both" is the unbroken one.
     """
     figure = go.Figure()
-    figure.update_xaxes(title="broken block", type="category", tickangle=-90, categoryorder="array")
-    broken = frame[frame["mode"] != "both"]
-    figure.update_xaxes(categoryarray=sorted(broken.block.unique(), key=_place))
+    whole = frame["mode"] == "both"
+    broken = frame[~whole]
     for (net, plain, mode), rows in broken.groupby(["net", "plain", "mode"], sort=False):
         figure.add_bar(
             x=rows.block.to_numpy(),
@@ -25,8 +25,11 @@ def lesion_bars(frame: pd.DataFrame) -> go.Figure:
             marker={"color": color(plain), "pattern": {"shape": SHADES[mode]}},
             hovertemplate="%{x}: %{y:.1f} %<extra>" + f"{net}, {TITLES[mode]}" + "</extra>",
         )
-    for net, plain, accuracy in frame.loc[frame["mode"] == "both", ["net", "plain", "accuracy"]].itertuples(index=False):
-        figure.add_hline(y=100 * accuracy, line={"color": color(plain), "dash": "dash"}, name=net)
+    for net, plain, accuracy in frame.loc[whole, ["net", "plain", "accuracy"]].itertuples(index=False):
+        line = {"color": color(plain), "width": 1.5, "dash": "dash"}
+        figure.add_hline(y=100 * accuracy, line=line, name=f"{net}, unbroken", showlegend=True)
+    order = sorted(broken.block.unique(), key=_place)
+    figure.update_xaxes(title="broken block", type="category", categoryorder="array", categoryarray=order)
     figure.update_yaxes(title="accuracy (%)", range=[0, 100])
     return framed(figure, 420, barmode="group")
 
@@ -55,3 +58,8 @@ def error_curve(frame: pd.DataFrame, group: str, x: str, title: str) -> go.Figur
         )
     figure.update_xaxes(title=title).update_yaxes(title="error (%)", range=[0, 100])
     return framed(figure, 380)
+
+
+def _place(block: str) -> list[int]:
+    """Stage and position: [2, 10] of "layer2.10"."""
+    return [int(number) for number in block.removeprefix("layer").split(".")]

@@ -117,6 +117,7 @@ class Check:
     source: str
     higher_is_better: bool
     reason: Callable[[nn.Module, str], str] = _applies
+    by_masks: bool = False  # it needs pictures whose objects' masks are known
 
 
 class Step(NamedTuple):

@@ -23,7 +23,8 @@ from resnet.files import FOLDERS, ROOT, replace_file
 from resnet.trust.checks import CHECKS, judging, label
 from resnet.trust.contract import Case, Facts, Finding, Spread, Verdict
 
-MOST_PASSES = 3000  # forward passes for each picture, a backward pass counts as two; a check of more is left out
+PASSES = 10_000  # forward passes that a check may run, a backward pass counts as two; beyond, it sees fewer pictures
+LEAST_IMAGES = 5  # that any check sees
 CHUNK = 10  # pictures that are explained at once
 COUNTED = "resnet/attribution", "resnet/trust", "resnet/nets", "resnet/data"  # code that a league depends on
 PACKAGES = "torch", "captum"
@@ -44,7 +45,7 @@ def league(model: nn.Module, case: Case, methods: Sequence[str] = (), checks: Se
     """Judge the methods, all that apply to the net by default, by the checks on the case's pictures.
 
     The case's own method and maps do not count; its layer is that of the methods that work at one, and the one at which
-    all are judged in a grid. Whatever applies is judged; what it costs too much to judge is told in its finding.
+    all are judged in a grid. Whatever applies is judged, on the first pictures alone where it costs much.
     """
     chosen = [name for name in methods or METHODS if not METHODS[name].reason(model)]
     rows: list[Row] = []
@@ -76,18 +77,34 @@ def _judged(
         maps.append(last)
     case = dataclasses.replace(case, maps=torch.cat(maps))
     for number, check in enumerate(applying):
-        if cost(CHECKS[check].passes(facts, own)) > MOST_PASSES:
-            findings[check] = Finding(math.nan, "unclear", f"Left out: more than {MOST_PASSES:,} passes a picture.")
-            continue
-        for step in judging(check, model, case):
+        count = judged_images(len(case.images), check_passes(check, facts, own))
+        for step in judging(check, model, first(case, count)):
             if step.finding:
-                findings[check] = step.finding
+                few = f"On the first {count} pictures: " if count < len(case.images) else ""
+                findings[check] = dataclasses.replace(step.finding, sentence=few + step.finding.sentence)
             yield (number + step.share) / len(applying), CHECKS[check].title
 
 
-def cost(passes: Passes) -> float:
-    """In forward passes."""
-    return passes.forward + 2 * passes.backward
+def check_passes(check: str, facts: Facts, own: Passes) -> Passes:
+    """What a check runs for each image whose map, which takes `own`, is there already."""
+    all_in = CHECKS[check].passes(facts, own)
+    return Passes(all_in.forward - own.forward, all_in.backward - own.backward)
+
+
+def judged_images(images: int, passes: Passes) -> int:
+    """How many of the images a check sees that runs so much for each."""
+    affordable = int(PASSES / max(1, passes.forward + 2 * passes.backward))
+    return min(images, max(LEAST_IMAGES, affordable))
+
+
+def first(case: Case, count: int) -> Case:
+    """The case of its first images alone; the others may still stand beside them in a grid."""
+    if count == len(case.images):
+        return case
+    return dataclasses.replace(
+        case, images=case.images[:count], target=case.target[:count], maps=case.maps[:count],
+        objects=case.objects[:count], others=case.images[count:], shared={},
+    )  # fmt: skip
 
 
 def method_passes(model: nn.Module, case: Case) -> Passes:

@@ -82,6 +82,7 @@ POINTING = Check(
     "background, so a faithful map may score less.",
     source="Zhang et al. 2018, arXiv 1608.00507",
     higher_is_better=True,
+    by_masks=True,
 )
 MASS = Check(
     title="Mass on the object",
@@ -91,6 +92,7 @@ MASS = Check(
     "the picture.",
     source="relevance mass accuracy, Arras et al. 2021, arXiv 2003.07258",
     higher_is_better=True,
+    by_masks=True,
 )
 TOP = Check(
     title="Brightest pixels on the object",
@@ -100,4 +102,5 @@ TOP = Check(
     "object itself. A constant map gets the object's share of the picture.",
     source="top-k intersection: relevance rank accuracy, Arras et al. 2021, arXiv 2003.07258",
     higher_is_better=True,
+    by_masks=True,
 )

@@ -21,6 +21,7 @@ from resnet.trust.imputation import imputed
 STEPS = 20  # of equal size, from the whole picture to none of it
 CELLS = 32
 BATCH_PIXELS = 2**18  # of the pictures that pass through the net at once
+LEAST_FALL = 0.1  # of the score, up or down, from the whole picture to none of it; with less nothing can be measured
 
 Fill = Callable[[Tensor, Tensor], Tensor]  # pictures (B, C, *S), what is removed (B, *S) -> what the net sees
 
@@ -107,20 +108,26 @@ def _judged(model: nn.Module, case: Case, fill: Fill, doing: str) -> Judging:
     random = torch.stack(curves[1:]) if known is None else known  # (DRAWS, N, STEPS + 1)
     own = curves[0]  # (N, STEPS + 1)
     case.shared[doing] = random
-    each, spread = area(own), Spread.of(area(random).mean(1))
-    value = float(each.mean())
-    verdict, place = _compared(value, spread, higher=doing == "shown")
+    each, by_chance = area(own), area(random)  # (N,), (DRAWS, N)
+    spread = Spread.of(by_chance.mean(1))
+    higher = doing == "shown"
+    verdict, place = _compared(each - by_chance.mean(0), spread, higher, float((own[:, 0] - own[:, -1]).abs().mean()))
     sentence = (
-        f"With the most important parts {doing} first, the score averages {value:.2f}; in a random order "
+        f"With the most important parts {doing} first, the score averages {each.mean():.2f}; in a random order "
         f"{spread}. {place}"
     )
-    return Finding(value, verdict, sentence, spread, tuple(each.tolist()), _table(doing, own, random))
+    return Finding(float(each.mean()), verdict, sentence, spread, tuple(each.tolist()), _table(doing, own, random))
 
 
-def _compared(value: float, random: Spread, higher: bool) -> tuple[Verdict, str]:
-    if random.low <= value <= random.high:
+def _compared(gains: Tensor, random: Spread, higher: bool, fall: float) -> tuple[Verdict, str]:
+    """What the areas less those of random orders (N,) say, where without the picture the score is `fall` away."""
+    gain = float(gains.mean())
+    by_image = 2 * float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0  # two standard errors
+    if fall < LEAST_FALL:
+        return "unclear", f"Without the picture the score is only {fall:.2f} away: too little to tell maps apart by."
+    if abs(gain) <= by_image or random.low <= random.mean + gain <= random.high:
         return "unclear", "The map's order cannot be told from a random one."
-    if (value > random.high) == higher:
+    if (gain > 0) == higher:
         return "good", "The map's order finds what the net uses better than chance does."
     return "bad", "The map's order is worse than a random one."
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from resnet.work.contract import Cost, Progress
 from resnet.work.predict import explained, forward, in_turn
-from resnet.work.requests import Work, by_net
+from resnet.work.requests import Work
 from resnet.work.weights import Model, prepared
 
 
@@ -52,7 +52,11 @@ class Answers:
         return in_turn([forward(each, 1) for each in self.models])
 
     def run(self) -> Work:
-        return (yield from by_net(self._answer, [each.title for each in self.models], self.models, self.pictures))
+        found: list[Answer] = []
+        for model, picture in zip(self.models, self.pictures, strict=True):
+            yield Progress(len(found) / len(self.models), model.title)
+            found.append(self._answer(model, picture))
+        return found
 
     def _answer(self, one: Model, picture: Picture) -> Answer:
         from resnet.attribution.methods import top_k  # captum is slow to import

@@ -98,20 +98,21 @@ class League:
         from resnet.attribution.methods import METHODS
         from resnet.trust.checks import CHECKS
         from resnet.trust.contract import Facts
-        from resnet.trust.league import MOST_PASSES, cost, kept
+        from resnet.trust.league import check_passes, judged_images, kept
 
         if kept(self.depends_on()) is not None:
             return Cost(50e6, 0.1)
         spec, most, total, profile = self.model.described, Passes(0), Passes(0), self.model.profile
-        facts = Facts((spec.image_size, spec.image_size), spec.classes)
+        facts, images = Facts((spec.image_size, spec.image_size), spec.classes), min(self.images, batch_limit(spec))
         for name in self.methods or METHODS:
             own = method_passes(profile, name, self.layer or list(self.model.layers().values())[-1])
             most = max(most, own, key=_with_gradients)
+            total = _plus(total, own, images)
             for check in self.checks or CHECKS:
-                found = CHECKS[check].passes(facts, own)
-                if cost(found) <= MOST_PASSES:
-                    total = Passes(total.forward + found.forward, total.backward + found.backward)
-        needed = _cost(self.model, most, total, min(self.images, batch_limit(spec)))
+                found = check_passes(check, facts, own)
+                total = _plus(total, found, judged_images(images, found))
+        mean = Passes(total.forward / images, total.backward / images)
+        needed = _cost(self.model, most, mean, images)
         return Cost(min(needed.bytes + DATA_BYTES, WORK_BYTES), needed.seconds)  # the prediction is an upper bound
 
     def run(self) -> Work:
@@ -180,6 +181,12 @@ def _cost(model: Model, own: "Passes", passes: "Passes", images: int) -> Cost:
     copies = min(images * max(1, round(_with_gradients(own))), max(images, PIXELS // pixels))
     seen = min(images * max(1, round(passes.forward)), max(images, BATCH_PIXELS // pixels))
     return Cost(max(forward(model, seen).bytes, backward(model, copies).bytes), seconds)
+
+
+def _plus(total: "Passes", each: "Passes", images: int) -> "Passes":
+    return total._replace(
+        forward=total.forward + images * each.forward, backward=total.backward + images * each.backward
+    )
 
 
 def _with_gradients(own: "Passes") -> float:

@@ -1,6 +1,6 @@
 """The work that the app asks for. A new kind is a frozen dataclass here, in the shape of `contract.Request`."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,86 +9,21 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from resnet.analysis.batches import noise_batch
-from resnet.analysis.gradients import gradient_norms, side_by_side
 from resnet.costs.budget import Budget, Fit, search
 from resnet.costs.memory import measure_peak
 from resnet.costs.speed import Latency, latencies, rooflines
-from resnet.data import dataset as datasets
 from resnet.exports.forms import ONNX_OPSET, export
 from resnet.nets.inputs import Inputs
 from resnet.nets.spec import NetSpec
-from resnet.runs import store as runs
-from resnet.runs.opened import open_run
 from resnet.work import spool
 from resnet.work.contract import Cost, Progress
-from resnet.work.predict import backward, forward, forward_of, in_turn, named_profile, training_peak
-from resnet.work.weights import Model, Weights, prepared
+from resnet.work.predict import backward, forward, forward_of, named_profile, training_peak
+from resnet.work.weights import Model, Weights
 
 if TYPE_CHECKING:  # torchvision is slow to import, and takes 80 MB of each worker
     from resnet.zoo.fitting import Report
 
 Work = Generator[Progress, None, object]
-
-
-def by_net(function: Callable, titles: Sequence[str], *arguments: Sequence) -> Generator[Progress, None, list]:
-    """The function's results for the arguments of each net; yields before each how far it is."""
-    found: list = []
-    for title, *own in zip(titles, *arguments, strict=True):
-        yield Progress(len(found) / len(titles), title)
-        found.append(function(*own))
-    return found
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """The gradient norms of nets on one batch, as `side_by_side` has them.
-
-    `source` is a data set or "" for noise; `changed` tells versions of its file apart. Its images are prepared as
-    each net was trained to see them, where that is known, else by their own mean and deviation.
-    """
-
-    models: tuple[Model, ...]
-    source: str
-    count: int
-    changed: float = 0.0
-    alone = False
-
-    def cost(self) -> Cost:
-        return in_turn([backward(each, self.count) for each in self.models])
-
-    def run(self) -> Work:
-        nets = [each.described for each in self.models]
-        return side_by_side(nets, (yield from by_net(self._norms, [net.name for net in nets], self.models)))
-
-    def _norms(self, each: Model) -> pd.DataFrame:
-        model, _, inputs = each.open()
-        if not self.source:
-            return gradient_norms(model, *noise_batch(each.described, self.count))
-        data = datasets.load_offered(self.source, size=each.image_size, train=2000)
-        images, labels = datasets.some_tests(data, self.count)
-        batch = prepared(images, inputs) if inputs else datasets.normalise(images, data.mean, data.std)
-        return gradient_norms(model, batch, labels)
-
-
-@dataclass(frozen=True)
-class RunGradients:
-    """The gradient norms of trained runs on test images of their own data sets, as `side_by_side` has them."""
-
-    models: tuple[Model, ...]
-    count: int
-    alone = False
-
-    def cost(self) -> Cost:
-        return in_turn([backward(each, self.count) for each in self.models])
-
-    def run(self) -> Work:
-        nets = [each.described for each in self.models]
-        return side_by_side(nets, (yield from by_net(self._norms, [net.name for net in nets], self.models)))
-
-    def _norms(self, each: Model) -> pd.DataFrame:
-        opened = open_run(runs.find(each.weights.name), each.weights.epoch)
-        return gradient_norms(opened.model, *opened.test_batch(self.count))
 
 
 class Speeds(NamedTuple):

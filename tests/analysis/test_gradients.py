@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnet.analysis.gradients import Trend, end_ratio, fit_factor, gradient_norms, side_by_side, trend
+from resnet.analysis.contract import beside
+from resnet.analysis.gradients import Trend, end_ratio, fit_factor, gradient_norms, trend
 from resnet.data.dataset import load, normalise
 from resnet.nets.model import blocks, build, weight_layers
 from resnet.nets.spec import NetSpec, StageSpec, cifar, plain_twin
@@ -167,9 +168,13 @@ def test_a_trend_is_that_of_the_blocks() -> None:
 
 def test_nets_side_by_side() -> None:
     specs = [SMALL, plain_twin(SMALL)]
-    table = side_by_side(specs, [gradient_norms(build(spec), *batch()) for spec in specs])
-    assert list(table.columns) == ["name", "kind", "depth", "norm", "net", "plain", "stage"]
+    nets = [(spec.name, spec.plain) for spec in specs]
+    table = beside(nets, [gradient_norms(build(spec), *batch()) for spec in specs])
+    assert list(table.columns) == ["name", "kind", "depth", "norm", "net", "plain"]
     assert table.groupby("net", sort=False).plain.all().to_dict() == {specs[0].name: False, specs[1].name: True}
+    some = pd.DataFrame({"value": [1.0]})
+    alike = beside([("A", False), ("A", False), ("B", True)], [some, some])  # B's is not there yet
+    assert list(alike.net) == ["A (1)", "A (2)"]
 
 
 # At initialisation: ||dL/dx_0|| / ||dL/dx_last||, x_0 the first block's input and x_last the last block's output, mean

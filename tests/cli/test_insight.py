@@ -21,8 +21,8 @@ from resnet.runs import process
 from resnet.runs import store as runs
 from resnet.runs.jobs import Status
 from resnet.runs.store import Run
+from resnet.work.analysing import NOISE, OWN, Analysed
 from resnet.work.explaining import Answers, Maps, Picture, Query
-from resnet.work.requests import Gradients, RunGradients
 from resnet.work.weights import Model, Weights
 from tests.support.tiny import RECIPE, TINY_CODE, uninterrupted
 from tests.support.work import done
@@ -47,7 +47,7 @@ def photo(tmp_path: Path) -> Path:
 def test_a_runs_gradients_are_the_same_everywhere(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained = resnet.open_run(resnet.find(run.id))
     notebook = resnet.gradient_norms(trained.model, *trained.test_batch(COUNT))
-    page = done(RunGradients((Model.of(run),), COUNT))[list(notebook)]
+    page = done(Analysed("gradients", (Model.of(run),), OWN, COUNT))[list(notebook)]
     assert_frame_equal(notebook, page, check_exact=True)
     path = tmp_path / "norms.csv"
     assert main(["gradients", "--run", run.id, "--count", str(COUNT), "--csv", str(path)]) == 0
@@ -62,9 +62,8 @@ def test_a_nets_gradients_are_the_same_everywhere(tmp_path: Path, capsys: pytest
     assert main(arguments) == 0
     written = pd.read_csv(path)
     net = dataclasses.replace(resnet.from_code(TINY_CODE), norm="group")
-    page = done(
-        Gradients(tuple(Model(each, Weights("seed", "3")) for each in (net, resnet.plain_twin(net))), "", COUNT)
-    )
+    models = tuple(Model(each, Weights("seed", "3")) for each in (net, resnet.plain_twin(net)))
+    page = done(Analysed("gradients", models, NOISE, COUNT))
     assert_frame_equal(written[list(page)], page, check_exact=True)
     told = capsys.readouterr().out
     assert len([line for line in told.splitlines() if "per layer towards the input, first / last" in line]) == 4
@@ -76,7 +75,7 @@ def test_alone_and_a_data_sets_images(tmp_path: Path) -> None:
     assert main(asked) == 0
     written = pd.read_csv(path)
     net = dataclasses.replace(resnet.from_code(TINY_CODE), classes=3)  # as the data have
-    page = done(Gradients((Model(net, Weights("seed", "0")),), "tiny.npz", COUNT))
+    page = done(Analysed("gradients", (Model(net, Weights("seed", "0")),), "tiny.npz", COUNT))
     assert_frame_equal(written[list(page)], page, check_exact=True)
 
 

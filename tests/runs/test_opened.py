@@ -13,7 +13,7 @@ from resnet.runs import store as runs
 from resnet.runs.opened import open_run
 from resnet.runs.store import Run
 from resnet.runs.worker import work
-from resnet.work.requests import RunGradients
+from resnet.work.analysing import OWN, Analysed
 from resnet.work.weights import Model
 from tests.support import tiny
 from tests.support.work import done
@@ -48,7 +48,7 @@ def test_a_mean_image_is_subtracted_where_the_net_learnt_without_it(by_pixel: Ru
 
 
 def test_gradients_after_training_are_those_of_the_pictures_that_the_net_was_trained_on(by_pixel: Run) -> None:
-    frame = done(RunGradients((Model.of(by_pixel),), COUNT))
+    frame = done(Analysed("gradients", (Model.of(by_pixel),), OWN, COUNT))
     model, (images, labels) = build(by_pixel.job.net), batch_by_hand()
     model.load_state_dict(open_run(by_pixel).model.state_dict())
     model, images = model.double(), images.double()  # as exact as the gradients asked for: in fp32 a ReLU may flip

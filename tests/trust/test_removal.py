@@ -153,3 +153,23 @@ def test_random_curves_are_computed_once_for_all_methods_on_the_same_pictures(ch
     assert shared.curves is not None
     assert expected.curves is not None
     pd.testing.assert_frame_equal(shared.curves, expected.curves)
+
+
+@pytest.mark.parametrize("check", ["deletion", "insertion", "road"])
+def test_a_net_that_hardly_answers_to_the_picture_tells_no_maps_apart(check: str) -> None:
+    faint, given = Sum(16), case(16, 4)
+    with torch.no_grad():
+        faint.weight.div_(50)  # the true order is the same, and still beats random ones
+    finding = judge(check, faint, given)
+    assert finding.random is not None
+    assert not finding.random.low <= finding.value <= finding.random.high
+    assert finding.verdict == "unclear"
+    assert "too little to tell maps apart" in finding.sentence
+
+
+@pytest.mark.parametrize("check", ["deletion", "insertion"])
+def test_pictures_that_disagree_decide_nothing(check: str) -> None:
+    given = case(16, 4)
+    maps = given.maps * torch.tensor([1.0, 1.0, 1.0, -1.0]).view(4, 1, 1)  # three right, one reversed
+    finding = judge(check, Sum(16), dataclasses.replace(given, maps=maps))
+    assert finding.verdict == "unclear"

@@ -19,7 +19,7 @@ from resnet.nets.codes import from_code
 from resnet.nets.model import build
 from resnet.nets.spec import twins
 from resnet.runs.store import Run
-from resnet.work import explaining, judging, requests, spool
+from resnet.work import analysing, explaining, judging, requests, spool
 from resnet.work.contract import Request
 from resnet.work.process import Process
 from resnet.work.weights import Model, Weights
@@ -48,8 +48,7 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
     """One request of each kind, by the name of its class."""
     trained = (Model.of(run),)
     made: list[Request] = [
-        requests.Gradients(tuple(Model(net, SEED) for net in twins(NET)), "", 4),
-        requests.RunGradients(trained, 4),
+        analysing.Analysed("gradients", tuple(Model(net, SEED) for net in twins(NET)), analysing.NOISE, 4),
         explaining.Answers(trained, (PICTURE,)),
         explaining.Maps((explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0),)),
         judging.Judged(explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0), "single"),
@@ -67,7 +66,7 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
 
 KINDS = [
     name
-    for module in (requests, explaining, judging)
+    for module in (requests, analysing, explaining, judging)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "cost")
 ]
@@ -105,7 +104,7 @@ def test_two_pictures_are_one_only_where_every_pixel_is_equal() -> None:
 
 
 def test_gradients_of_a_data_sets_images_know_versions_of_its_file() -> None:
-    first = requests.Gradients((Model(NET, SEED),), "tiny.npz", 4, changed=1.0)
+    first = analysing.Analysed("gradients", (Model(NET, SEED),), "tiny.npz", 4, changed=1.0)
     assert first != dataclasses.replace(first, changed=2.0)
     assert_frame_equal(done(first), done(first))
 

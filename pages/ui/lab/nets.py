@@ -1,13 +1,15 @@
-"""Which nets the Saliency page shows: the choice of one to four, by ids that an address can hold."""
+"""Which nets a page looks at: the choice of one to four, by ids that an address can hold."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import streamlit as st
 
 from pages.ui import pretrained, state, widgets
 from resnet.errors import Refused
-from resnet.nets.spec import PRESETS
+from resnet.nets.codes import from_code, to_code
+from resnet.nets.spec import PRESETS, NetSpec, SpecError
 from resnet.runs import store as runs
 from resnet.runs.store import Run
 from resnet.work.weights import MOMENTS, Model, Weights, kept_epochs, usual
@@ -15,14 +17,14 @@ from resnet.zoo.hub import TORCHVISION, WeightsEnum, inputs, megabytes, offered
 from resnet.zoo.relatives import RELATIVES
 
 KEY, MOST = "lab.nets", 4
-FILE = "file"
+FILE, NEW = "file", "new"
 IMAGE_PRESETS = [spec for spec in PRESETS.values() if not spec.frames]
 
 
 class Shown(NamedTuple):
     """A net with weights, and what the page says of them; `run` and `epoch` where they are a run's.
 
-    `id` is run:ID, run:ID@EPOCH, torchvision:NAME:VERSION or "file", which no link holds.
+    `id` is run:ID, run:ID@EPOCH, torchvision:NAME:VERSION, new:CODE (untrained) or "file", which no link holds.
     """
 
     id: str
@@ -37,21 +39,24 @@ class Shown(NamedTuple):
         return self.model.title + (f" after epoch {self.epoch}" if self.epoch else "")
 
 
-def nets_field(wanted: Sequence[str] = ()) -> list[Shown]:
+def nets_field(
+    wanted: Sequence[str] = (), key: str = KEY, untrained: Sequence[NetSpec] = (), seed: int = 0
+) -> list[Shown]:
     """The chosen nets, without those whose weights are not there yet; `wanted` are the ids of the address.
 
-    Until the visitor chooses, it is these, else a recorded net and its plain twin. `state.widget(KEY)` has the ids.
+    Until the visitor chooses, it is these, else the first two `untrained` nets, whose weights `seed` draws, else a
+    recorded net and its plain twin. `state.widget(key)` has the ids.
     """
-    choices = _choices()
-    _start(list(wanted), choices)
+    choices = {f"{NEW}:{to_code(spec)}": f"{spec.name}, untrained" for spec in untrained} | _choices()
+    _start(key, list(wanted), choices, list(choices)[:2] if untrained else default())
     chosen = st.multiselect(
-        f"Nets, up to {MOST} side by side", list(choices), key=KEY, max_selections=MOST, persist_state="session",
+        f"Nets, up to {MOST} side by side", list(choices), key=key, max_selections=MOST, persist_state="session",
         format_func=choices.__getitem__, placeholder="Choose a net", wrap=True,
     )  # fmt: skip
     found = []
     for each in chosen:
         with widgets.show_errors(Refused):
-            found += [shown] if (shown := _shown(each)) else []
+            found += [shown] if (shown := _shown(each, seed)) else []
     return found
 
 
@@ -83,20 +88,28 @@ def _choices() -> dict[str, str]:
     return found
 
 
-def _start(wanted: list[str], choices: dict[str, str]) -> None:
-    """What the menu shows at first, or once something that it showed is gone."""
-    held = state.widget(KEY)
+def _start(key: str, wanted: list[str], choices: dict[str, str], first: list[str]) -> None:
+    """What the menu shows at first, or once something that it showed is gone; a link's untrained nets are choices."""
+    for each in wanted:
+        if each.startswith(f"{NEW}:") and each not in choices:
+            with suppress(SpecError):
+                choices[each] = f"{from_code(each.partition(':')[2]).name}, untrained"
+    held = state.widget(key)
     asked = wanted if held is None else held
     known = [each for each in asked if each in choices][:MOST]
     if unknown := [each for each in asked if each not in choices]:
         st.warning(f"There is no net {', '.join(map(repr, unknown))} here: it may have been deleted, or never was.")
     if held is None or known != held:
-        state.set_widgets({KEY: known or [each for each in default() if each in choices]})
+        state.set_widgets({key: known or [each for each in first if each in choices]})
 
 
-def _shown(chosen: str) -> Shown | None:
+def _shown(chosen: str, seed: int) -> Shown | None:
     """None where weights have to be fetched or chosen first. Refused."""
     kind, _, name = chosen.partition(":")
+    if kind == NEW:
+        spec = from_code(name)
+        names = tuple(map(str, range(spec.classes)))
+        return Shown(chosen, Model(spec, Weights("seed", str(seed))), names, f"untrained, seed {seed}")
     if kind == "run":
         return _of_run(*name.partition("@")[::2])
     return _of_torchvision(*name.rsplit(":", 1)) if kind == "torchvision" else _of_visitor()

@@ -1,0 +1,142 @@
+"""What the pages of the analyses share: which nets, on which images, and how a result is shown."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from pages.ui import state, widgets, work
+from pages.ui.cached import data_changed
+from pages.ui.lab.nets import NEW, Shown, nets_field
+from resnet.analysis.analyses import ANALYSES
+from resnet.analysis.contract import Analysis
+from resnet.data import dataset as datasets
+from resnet.errors import Refused
+from resnet.nets.spec import PRESETS, twins
+from resnet.work.analysing import NOISE, OWN, Analysed
+from resnet.work.predict import batch_limit
+from resnet.work.weights import Model
+
+DEPTHS = tuple(PRESETS[name] for name in ("ResNet-20", "ResNet-56", "ResNet-110"))
+AS_BUILT = "as built"
+NORMS = {AS_BUILT: "as built", "batch": "batch norm", "group": "group norm", "none": "no norm"}
+STARTS = {AS_BUILT: "as built", "zero": "zero-init", "skip": "SkipInit"}
+
+
+class Drawn(NamedTuple):
+    """A figure and the sentence that says what to look for in it."""
+
+    figure: go.Figure
+    caption: str
+
+
+Draw = Callable[[pd.DataFrame], Iterable[Drawn]]
+
+
+def page(key: str, draw: Draw, options: Callable[[], Mapping[str, object]] = dict) -> None:
+    """A whole page: the fields on the left, on the right the question, the figures and how to read them.
+
+    `draw` gets the table of an analysis, of several nets, while it grows; `options` draws fields of the page's own.
+    """
+    controls, result = st.columns([1, 2.6], gap="large")
+    request = None
+    with controls, widgets.show_errors(Refused):
+        request = asked(key, options)
+    with result, widgets.show_errors(Refused):
+        entry = ANALYSES[key]
+        explained(entry)
+        if request is None:
+            st.info("Choose a net.")
+        elif (table := work.result(request, draw=lambda table: _show(key, draw, table))) is not None:
+            _show(key, draw, table)
+            st.caption(f"**Look for this.** {entry.look}")
+            with st.expander("The numbers"):
+                widgets.table(table, {})
+
+
+def explained(entry: Analysis) -> None:
+    """What to think of before the figure is seen, and behind it the formula and the paper."""
+    st.markdown(f"**{entry.question}**")
+    with st.expander("What would you expect?"):
+        st.markdown(entry.expect)
+    with st.expander("Formula and source"):
+        st.markdown(f"{entry.formula}\n\n{entry.paper}")
+
+
+def asked(key: str, options: Callable[[], Mapping[str, object]] = dict) -> Analysed | None:
+    """The fields of nets and images; None without a net. Refused."""
+    entry, seed = ANALYSES[key], int(state.widget("seed", 0) or 0)
+    shown = nets(seed)
+    if not shown:
+        return None
+    models = tuple(each.model for each in shown)
+    source = _source(shown)
+    own = tuple(options().items())
+    count = _count(entry, key, models, source, own)
+    text = "Draws the weights of untrained nets, the noise, and what the analysis draws."
+    seed = st.number_input("Seed", 0, 2**31 - 1, step=1, help=text, **widgets.linked("seed"))
+    changed = 0.0 if source in (NOISE, OWN) else data_changed(source)
+    return Analysed(key, models, source, count, int(seed), _with_seed(entry, own, int(seed)), changed)
+
+
+def _with_seed(entry: Analysis, own: tuple[tuple[str, object], ...], seed: int) -> tuple[tuple[str, object], ...]:
+    return (*own, ("seed", seed)) if "seed" in entry.options else own
+
+
+def nets(seed: int) -> list[Shown]:
+    """One to four nets: trained ones as they are, untrained ones with the chosen norm and start."""
+    offered = list(dict.fromkeys(net for spec in (state.net(), *DEPTHS) for net in twins(spec)))
+    shown = nets_field(state.linked("nets"), "why.nets", offered, seed)
+    state.link(nets=state.widget("why.nets", []))
+    if not any(each.id.startswith(f"{NEW}:") for each in shown):
+        return shown
+    text = "Of the untrained nets. Without batch norm much of what is said of residual nets is reversed."
+    norm = st.selectbox("Norm", list(NORMS), format_func=NORMS.__getitem__, help=text, **widgets.linked("norm"))
+    text = "Of the branches of untrained residual nets: a last norm or a factor that is 0 makes a block the identity."
+    start = st.selectbox("Start", list(STARTS), format_func=STARTS.__getitem__, help=text, **widgets.linked("start"))
+    return [_switched(each, norm, start) if each.id.startswith(f"{NEW}:") else each for each in shown]
+
+
+def _switched(shown: Shown, norm: str, start: str) -> Shown:
+    spec = shown.model.described
+    if norm != AS_BUILT:
+        spec = replace(spec, norm=norm)
+    if start != AS_BUILT and not spec.plain:
+        spec = replace(spec, zero_init=start == "zero", skip_init=start == "skip")
+    return shown._replace(model=shown.model._replace(spec=spec))
+
+
+def _source(shown: list[Shown]) -> str:
+    """Where the images come from."""
+    described = [each.model.spec for each in shown]
+    titles = {NOISE: "Gaussian noise"} if all(described) else {}
+    if all(each.run for each in shown):
+        titles = {OWN: "test images of the nets' own data"} | titles
+    if all(spec is None or (spec.classes, spec.in_channels, spec.frames) == (10, 3, 0) for spec in described):
+        titles |= {name: f"test images of {name}" for name in datasets.available()}
+    if not titles:
+        raise Refused("These nets see different images, so they cannot be held side by side.")
+    usual, before, held = next(iter(titles)), state.result("why.usual"), state.widget("images")
+    state.set_result("why.usual", usual)
+    if held is not None and (held == before or held not in titles):  # nobody has chosen it, or it is gone
+        state.set_widgets({"images": usual})
+    return st.selectbox("Images", list(titles), format_func=titles.__getitem__, **widgets.linked("images"))
+
+
+def _count(
+    entry: Analysis, key: str, models: tuple[Model, ...], source: str, options: tuple[tuple[str, object], ...]
+) -> int:
+    """How many images; at first the largest power of two that is light work, else the smallest. Refused."""
+    limit = entry.images if entry.together else min(batch_limit(model.described) for model in models)
+    sizes = [size for size in (entry.images >> step for step in range(5)) if 2 <= size <= limit] or [limit]
+    prices = {size: Analysed(key, models, source, size, 0, options).cost() for size in sizes}
+    first = next((size for size, price in prices.items() if price.light), sizes[-1])
+    return int(st.number_input("Images in the batch", 2, limit, first, key=f"why.count.{key}.{limit}.{first}"))
+
+
+def _show(key: str, draw: Draw, table: pd.DataFrame) -> None:
+    for number, (figure, caption) in enumerate(draw(table)):
+        widgets.chart(figure, caption, f"why.{key}.{number}")
