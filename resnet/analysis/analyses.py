@@ -5,7 +5,14 @@ A new analysis is a module with its `Analysis`, and a line in `ANALYSES`.
 
 from resnet.analysis.contract import Analysis
 from resnet.analysis.gradients import GRADIENTS
+from resnet.analysis.paths import PATHS
+from resnet.analysis.signal import RESPONSES, SIGNAL
+from resnet.analysis.travel import TRAVEL
 
 ANALYSES: dict[str, Analysis] = {
     "gradients": GRADIENTS,
+    "signal": SIGNAL,
+    "responses": RESPONSES,
+    "travel": TRAVEL,
+    "paths": PATHS,
 }

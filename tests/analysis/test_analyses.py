@@ -9,6 +9,8 @@ from resnet.analysis.contract import last
 from resnet.nets.model import build
 from tests.support.unchanged import SMALL, images, leaves_model_as_found
 
+FORWARD_ONLY = {"signal", "responses"}
+
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_every_analysis_gives_a_table_and_leaves_the_net_as_it_was(name: str) -> None:
@@ -20,6 +22,8 @@ def test_every_analysis_gives_a_table_and_leaves_the_net_as_it_was(name: str) ->
     assert len(steps[-1].table)
     assert all([analysis.title, analysis.question, analysis.formula, analysis.paper, analysis.look, analysis.expect])
     assert analysis.passes(9, analysis.options) > 0
-    leaves_model_as_found(lambda model: last(analysis.function(model, images(), labels, **analysis.options)))
+    leaves_model_as_found(
+        lambda model: last(analysis.function(model, images(), labels, **analysis.options)), name not in FORWARD_ONLY
+    )
     again = last(analysis.function(build(SMALL), images(), labels, **analysis.options))
     pd.testing.assert_frame_equal(again, steps[-1].table)
