@@ -8,10 +8,17 @@ from resnet.analysis.gradients import GRADIENTS
 from resnet.analysis.landscape import LINE, SURFACE
 from resnet.analysis.lesions import DROPS, LESIONS, SHUFFLES
 from resnet.analysis.microscope import BLOCK
+from resnet.analysis.paths import PATHS
+from resnet.analysis.signal import RESPONSES, SIGNAL
+from resnet.analysis.travel import TRAVEL
 
 ANALYSES: dict[str, Analysis] = {
-    "gradients": GRADIENTS,
     "block": BLOCK,
+    "gradients": GRADIENTS,
+    "signal": SIGNAL,
+    "responses": RESPONSES,
+    "travel": TRAVEL,
+    "paths": PATHS,
     "lesions": LESIONS,
     "drops": DROPS,
     "shuffles": SHUFFLES,
