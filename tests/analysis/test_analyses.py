@@ -1,11 +1,12 @@
 """Every analysis on one net: tables that end in a whole one, and the net as it was."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.contract import last
@@ -13,12 +14,17 @@ from resnet.nets.model import build
 from tests.support.unchanged import SMALL, images, leaves_model_as_found, worn
 
 
-def goes_back(call: Callable[[nn.Module], None]) -> bool:
-    """Whether it differentiates by anything before the head."""
-    model, needed = worn(), list[bool]()
-    model.get_submodule("fc").register_forward_hook(lambda module, args, output: needed.append(output.requires_grad))
+def goes_back(call: Callable[[nn.Module], object]) -> bool:
+    """Whether it differentiates what leaves the head."""
+    model, reached = worn(), list[Tensor]()
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(reached.append)
+
+    model.get_submodule("fc").register_forward_hook(hook)
     call(model)
-    return any(needed)
+    return bool(reached)
 
 
 @pytest.mark.parametrize("name", ANALYSES)
@@ -32,8 +38,8 @@ def test_every_analysis_gives_a_table_and_leaves_the_net_as_it_was(name: str) ->
     assert all([analysis.title, analysis.question, analysis.formula, analysis.paper, analysis.look, analysis.expect])
     assert analysis.passes(9, analysis.options) > 0
 
-    def call(model: nn.Module) -> None:
-        last(analysis.function(model, images(), labels, **analysis.options))
+    def call(model: nn.Module) -> object:
+        return last(analysis.function(model, images(), labels, **analysis.options))
 
     leaves_model_as_found(call, backward=goes_back(call))
     again = last(analysis.function(build(SMALL), images(), labels, **analysis.options))
