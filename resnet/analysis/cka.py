@@ -74,9 +74,10 @@ CKA = Analysis(
     formula=r"$\mathrm{CKA}(X, Y) = \mathrm{HSIC}(X, Y) / \sqrt{\mathrm{HSIC}(X, X)\,\mathrm{HSIC}(Y, Y)}$, with "
     r"$\mathrm{HSIC}$ of the kernels $X X^\top$ and $Y Y^\top$, unbiased and averaged over mini-batches",
     paper="Kornblith et al. 2019, arXiv 1905.00414; Nguyen et al. 2021, arXiv 2010.15327",
-    look="Squares of bright cells are runs of layers that hardly change the representation.",
-    expect="A residual block adds to its input, a plain block replaces it. In which net will distant layers be more "
-    "alike?",
+    look="Bright squares are runs of layers that hardly change the representation. At initialisation the layers of a "
+    "residual net are more alike than those of its plain twin.",
+    expect="A residual block adds to its input, a plain block replaces it. In which net will neighbouring layers be "
+    "more alike, and will the last layer still be like the first?",
     options={"batch": 64},
     passes=lambda blocks, options: 1,
 )

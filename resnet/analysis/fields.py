@@ -80,8 +80,8 @@ RECEPTIVE = Analysis(
     formula=r"mean of $\lvert \partial \sum_c z_{c, h/2, w/2} \, / \, \partial x \rvert$ over images and channels; "
     r"its size is $\sqrt{\text{pixels above } 4.55\,\% \text{ of the maximum}}$",
     paper="Luo et al. 2016, arXiv 1701.04128",
-    look="The field fades from its centre like a Gaussian and covers only part of the box that kernels and strides "
-    "allow.",
+    look="The field fades from its centre and covers only part of the box that kernels and strides allow. At "
+    "initialisation it is narrower with shortcuts than without, though the box is the same.",
     expect="Kernels and strides give a box. Do the pixels at its border count as much as those in the middle? And "
     "does a shortcut make the field wider or narrower?",
     passes=lambda blocks, options: 6,  # a way back for every stage, most of them shorter than the net

@@ -52,7 +52,7 @@ def test_a_line_between_images_is_straight() -> None:
 def test_autocorrelations_in_closed_form() -> None:
     wave = np.sin(2 * np.pi * np.arange(4000) / 8)
     np.testing.assert_allclose(autocorrelation(wave), np.cos(2 * np.pi * np.arange(16) / 8), atol=0.005)
-    assert autocorrelation([1.0, 2.0, 4.0]).tolist() == pytest.approx([1, (4 * 1 - 1 * 5) / 42, -4 * 5 / 42])
+    assert autocorrelation(np.array([1.0, 2.0, 4.0])).tolist() == pytest.approx([1, (4 * 1 - 1 * 5) / 42, -4 * 5 / 42])
     noise = np.random.default_rng(0).standard_normal(100_000)
     np.testing.assert_allclose(autocorrelation(noise)[1:], 0, atol=0.015)
 
