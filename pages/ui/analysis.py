@@ -36,15 +36,26 @@ class Drawn(NamedTuple):
 Draw = Callable[[pd.DataFrame], Iterable[Drawn]]
 
 
-def page(key: str, draw: Draw, options: Callable[[], Mapping[str, object]] = dict) -> None:
+Options = Callable[[str], Mapping[str, object]]
+
+
+def page(draws: Mapping[str, Draw], options: Options = lambda key: {}, trained: bool = False) -> None:
     """A whole page: the fields on the left, on the right the question, the figures and how to read them.
 
-    `draw` gets the table of an analysis, of several nets, while it grows; `options` draws fields of the page's own.
+    `draws` are the analyses of the page by their keys, of which the visitor chooses one. Each gets the table of its
+    analysis, of several nets, while it grows. `options(key)` draws fields of the page's own, for the analysis.
+    A page of `trained` nets offers no others.
     """
+    show(view({key: ANALYSES[key].title for key in draws}), draws, options, trained)
+
+
+def show(key: str, draws: Mapping[str, Draw], options: Options = lambda key: {}, trained: bool = False) -> None:
+    """One of the analyses of a page."""
+    draw = draws[key]
     controls, result = st.columns([1, 2.6], gap="large")
     request = None
     with controls, widgets.show_errors(Refused):
-        request = asked(key, options)
+        request = asked(key, options, trained)
     with result, widgets.show_errors(Refused):
         entry = ANALYSES[key]
         explained(entry)
@@ -57,6 +68,18 @@ def page(key: str, draw: Draw, options: Callable[[], Mapping[str, object]] = dic
                 widgets.table(table, {})
 
 
+def view(titles: Mapping[str, str]) -> str:
+    """Which of the page's views, by their keys and titles; the only one where there is no other."""
+    first, *others = titles
+    if not others:
+        return first
+    chosen = st.segmented_control(
+        "View", list(titles), default=first, required=True, wrap=True, label_visibility="collapsed",
+        format_func=titles.__getitem__, **widgets.linked("view"),
+    )  # fmt: skip
+    return chosen or first
+
+
 def explained(entry: Analysis) -> None:
     """What to think of before the figure is seen, and behind it the formula and the paper."""
     st.markdown(f"**{entry.question}**")
@@ -66,15 +89,15 @@ def explained(entry: Analysis) -> None:
         st.markdown(f"{entry.formula}\n\n{entry.paper}")
 
 
-def asked(key: str, options: Callable[[], Mapping[str, object]] = dict) -> Analysed | None:
+def asked(key: str, options: Options = lambda key: {}, trained: bool = False) -> Analysed | None:
     """The fields of nets and images; None without a net. Refused."""
     entry, seed = ANALYSES[key], int(state.widget("seed", 0) or 0)
-    shown = nets(seed)
+    shown = trained_nets() if trained else nets(seed)
     if not shown:
         return None
     models = tuple(each.model for each in shown)
     source = _source(shown)
-    own = tuple(options().items())
+    own = tuple(options(key).items())
     count = _count(entry, key, models, source, own)
     text = "Draws the weights of untrained nets, the noise, and what the analysis draws."
     seed = st.number_input("Seed", 0, 2**31 - 1, step=1, help=text, **widgets.linked("seed"))
@@ -98,6 +121,13 @@ def nets(seed: int) -> list[Shown]:
     text = "Of the branches of untrained residual nets: a last norm or a factor that is 0 makes a block the identity."
     start = st.selectbox("Start", list(STARTS), format_func=STARTS.__getitem__, help=text, **widgets.linked("start"))
     return [_switched(each, norm, start) if each.id.startswith(f"{NEW}:") else each for each in shown]
+
+
+def trained_nets() -> list[Shown]:
+    """One to four nets that have learned something, at first a recorded one and its plain twin."""
+    shown = nets_field(state.linked("nets"), "why.trained")
+    state.link(nets=state.widget("why.trained", []))
+    return shown
 
 
 def _switched(shown: Shown, norm: str, start: str) -> Shown:
@@ -133,7 +163,8 @@ def _count(
     limit = entry.images if entry.together else min(batch_limit(model.described) for model in models)
     sizes = [size for size in (entry.images >> step for step in range(5)) if 2 <= size <= limit] or [limit]
     prices = {size: Analysed(key, models, source, size, 0, options).cost() for size in sizes}
-    first = next((size for size, price in prices.items() if price.light), sizes[-1])
+    usual = sizes[0] if entry.together else sizes[-1]
+    first = next((size for size, price in prices.items() if price.light), usual)
     return int(st.number_input("Images in the batch", 2, limit, first, key=f"why.count.{key}.{limit}.{first}"))
 
 

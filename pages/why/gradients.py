@@ -45,4 +45,4 @@ def draw(frame: pd.DataFrame) -> Iterator[Drawn]:
         yield Drawn(figure, f"{text}, on one batch in train mode. {reading(frame, kind)}.")
 
 
-analysis.page("gradients", draw)
+analysis.page({"gradients": draw})

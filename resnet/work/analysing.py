@@ -1,6 +1,8 @@
 """The analyses of nets, as work."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.batches import noise_batch
 from resnet.analysis.contract import beside
+from resnet.analysis.lesions import BATCH, KEEP_BYTES, Lesions
 from resnet.analysis.microscope import COMPANY, among_noise, microscope
 from resnet.data import dataset as datasets
 from resnet.errors import Refused
@@ -111,3 +114,44 @@ class Inspected:
             with borrowed(model), torch.no_grad():
                 label = int(model(images).argmax())
         return microscope(model, among_noise(images) if new else images, label, self.block, self.lr, new)
+
+
+class Whole(NamedTuple):
+    """What is left of a net with broken blocks: accuracy (0 to 1) and loss (nats), those of the whole net, images."""
+
+    accuracy: float
+    loss: float
+    whole_accuracy: float
+    whole_loss: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The `Whole` of a run's net with `cuts` on test images of its own data.
+
+    A worker keeps the last net's activations, so that another cut of the same net takes little.
+    """
+
+    model: Model
+    cuts: tuple[tuple[str, str], ...]
+    count: int = 1000
+    alone = False
+
+    def cost(self) -> Cost:
+        once, two = forward(self.model, 1), forward(self.model, 2)
+        seconds = once.seconds + 2 * self.count * (two.seconds - once.seconds)
+        return Cost(forward(self.model, BATCH).bytes + KEEP_BYTES + 400e6, seconds)
+
+    def run(self) -> Work:
+        yield Progress(0.0, self.model.title)
+        lab, labels = _lab(self.model, self.count)
+        whole, left = lab.score(labels), lab.score(labels, dict(self.cuts))
+        return Whole(left["accuracy"], left["loss"], whole["accuracy"], whole["loss"], len(labels))
+
+
+@lru_cache(1)
+def _lab(model: Model, count: int) -> tuple[Lesions, Tensor]:
+    opened = open_run(runs.find(model.weights.name), model.weights.epoch)
+    images, labels = opened.test_batch(count)
+    return Lesions(opened.model, images), labels

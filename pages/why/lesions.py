@@ -1,0 +1,116 @@
+"""Lesions: what is left of a trained net with blocks cut, halved, dropped or in another order."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import streamlit as st
+
+from pages.ui import analysis, state, widgets, work
+from pages.ui.analysis import Drawn
+from pages.ui.cached import net_profile
+from pages.ui.lab.nets import Shown
+from resnet.analysis.analyses import ANALYSES
+from resnet.errors import Refused
+from resnet.nets.blocks import MODES
+from resnet.plots import lesions as plots
+from resnet.plots.nets import net_diagram
+from resnet.work.analysing import OWN, Analysed, Broken
+
+HAND = "hand"
+CUT = {"cut": "cut the block (y = x)", "shortcut": "cut its branch", "branch": "cut its shortcut (y = F(x))"}
+
+
+def one(frame: pd.DataFrame) -> Iterator[Drawn]:
+    said = []
+    for net, rows in frame.groupby("net", sort=False):
+        whole, cut = rows.accuracy.iloc[0], rows[rows["mode"] == "cut"].accuracy
+        if len(cut):
+            said.append(f"{net} has {whole:.1%}, and with one block cut {cut.median():.1%} in the middle of all cuts")
+    yield Drawn(plots.lesion_bars(frame), f"Accuracy with one block broken. {'; '.join(said)}.")
+
+
+def dropped(frame: pd.DataFrame) -> Iterator[Drawn]:
+    text = "Error with several blocks cut at random: each draw a dot, and their means with the standard deviation."
+    yield Drawn(plots.error_curve(frame, "deleted", "deleted", "blocks cut"), text)
+
+
+def shuffled(frame: pd.DataFrame) -> Iterator[Drawn]:
+    text = "Error with blocks swapped inside their stages: 1 is the order of training, each draw a dot."
+    yield Drawn(plots.error_curve(frame, "swaps", "tau", "Kendall's tau of the blocks' order"), text)
+
+
+def by_hand() -> None:
+    """Blocks broken by a click."""
+    controls, result = st.columns([1, 2.6], gap="large")
+    with controls, widgets.show_errors(Refused):
+        shown = [net for net in analysis.trained_nets() if net.run]
+        text = "What a click on a block does."
+        mode = st.radio("Break", list(CUT), format_func=CUT.__getitem__, help=text, **widgets.linked("break"))
+    with result, widgets.show_errors(Refused):
+        st.markdown(f"**{ANALYSES['lesions'].question}**")
+        if not shown:
+            st.info("Choose a trained run.")
+            return
+        cuts = _clicked(shown[0], str(mode))
+        _left(shown, cuts)
+
+
+def _clicked(net: Shown, mode: str) -> dict[str, str]:
+    """The broken blocks: those of the address, and a click in the diagram breaks or mends one."""
+    spec = net.model.described
+    boxes = net_profile(spec).blocks()
+    names = boxes.name[boxes.stage.str.startswith("stage")].tolist()
+    pairs = [entry.partition(":") for entry in state.linked("cuts")]
+    cuts = {name: how for name, _, how in pairs if name in names and how in MODES}
+    drawn = net_diagram(boxes, spec.plain, broken=list(cuts))
+    text = f"{spec.name}: click a block to break it, and again to mend it. Broken ones are red."
+    event = widgets.chart(drawn, text, f"lesions.{net.id}.{state.result('lesions.turn', 0)}", select="points")
+    points = event["selection"]["points"] if event else []
+    clicked = str(boxes.name[points[0]["point_index"]]) if points else ""
+    if clicked in names:
+        cuts = {name: how for name, how in cuts.items() if name != clicked} | (
+            {} if cuts.get(clicked) == mode else {clicked: mode}
+        )
+        _set(cuts)
+    if cuts and st.button("Put all back", icon=":material/healing:"):
+        _set({})
+    return cuts
+
+
+def _set(cuts: dict[str, str]) -> None:
+    """Into the address; the next chart has no selection."""
+    state.link(cuts=[f"{name}:{how}" for name, how in cuts.items()])
+    state.set_result("lesions.turn", state.result("lesions.turn", 0) + 1)
+    st.rerun()
+
+
+def _left(shown: list[Shown], cuts: dict[str, str]) -> None:
+    """Accuracy and loss of each net, and on demand its gradients."""
+    broken = []
+    for net, column in zip(shown, st.columns(max(2, len(shown))), strict=False):
+        own = {row.block for row in net_profile(net.model.described).rows}
+        mine = tuple((name, how) for name, how in cuts.items() if name in own)
+        with column, widgets.show_errors(Refused):
+            left = work.result(Broken(net.model, mine), "Test it")
+            if left:
+                st.metric(
+                    f"{net.title}, accuracy on {left.images:,} images", f"{left.accuracy:.1%}",
+                    f"{left.accuracy - left.whole_accuracy:+.1%}", border=True,
+                )  # fmt: skip
+                st.caption(f"Loss {left.loss:.3g}; whole, {left.whole_loss:.3g}.")
+                broken.append(net.model._replace(cuts=mine))
+    if broken and st.toggle("Gradients of these nets", **widgets.linked("gradients")):
+        table = work.result(Analysed("gradients", tuple(broken), OWN, 64))
+        if table is not None:
+            from pages.why.gradients import draw
+
+            for number, (figure, caption) in enumerate(draw(table)):
+                widgets.chart(figure, caption, f"lesions.gradients.{number}")
+
+
+DRAWS = {"lesions": one, "drops": dropped, "shuffles": shuffled}
+key = analysis.view({HAND: "By hand"} | {name: ANALYSES[name].title for name in DRAWS})
+if key == HAND:
+    by_hand()
+else:
+    analysis.show(key, DRAWS, trained=True)
