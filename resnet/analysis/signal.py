@@ -117,7 +117,7 @@ RESPONSES = Analysis(
     paper="He et al. 2015, arXiv 1512.03385, Fig. 7",
     look="Compare trained nets: as drawn, a net with a norm after each convolution has 1 everywhere. The paper finds "
     "smaller responses in residual nets, the smaller the deeper. In the recorded runs ResNet-20 has 0.46 on average, "
-    "plain-20 has 0.50, ResNet-56 has 0.29, and plain-56, which reached 64 % where ResNet-56 reached 88 %, has 0.28: "
+    "plain-20 0.50, ResNet-56 has 0.29, and plain-56, which reached 64 % where ResNet-56 reached 88 %, has 0.28: "
     "there the comparison does not hold.",
     expect="A residual layer only corrects what the shortcut carries, a plain layer makes all of its output. In which "
     "of the two trained nets will the responses be larger?",
