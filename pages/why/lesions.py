@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 import streamlit as st
 
-from pages.ui import analysis, state, widgets, work
+from pages.ui import analysis, gradients, state, widgets, work
 from pages.ui.analysis import Drawn
 from pages.ui.cached import net_profile
 from pages.ui.lab.nets import Shown
@@ -102,9 +102,7 @@ def _left(shown: list[Shown], cuts: dict[str, str]) -> None:
     if broken and st.toggle("Gradients of these nets", **widgets.linked("gradients")):
         table = work.result(Analysed("gradients", tuple(broken), OWN, 64))
         if table is not None:
-            from pages.why.gradients import draw
-
-            for number, (figure, caption) in enumerate(draw(table)):
+            for number, (figure, caption) in enumerate(gradients.draw(table)):
                 widgets.chart(figure, caption, f"lesions.gradients.{number}")
 
 

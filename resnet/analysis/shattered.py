@@ -52,7 +52,10 @@ def shattered(model: nn.Module, images: Tensor, labels: Tensor) -> Steps:
 
 
 def on_a_grid(
-    plain: Sequence[int] = (2, 10, 24, 50), residual: Sequence[int] = (10, 24, 50), beta: float = 1.0, seeds: int = 5
+    plain: Sequence[int] = (2, 10, 24, 50),
+    residual: Sequence[int] = (10, 24, 50),
+    beta: float = 1.0,
+    seeds: Sequence[int] = range(5),
 ) -> Steps:
     """The paper's nets of one number, plain and residual ones of so many layers, between white and brown noise.
 
@@ -61,10 +64,10 @@ def on_a_grid(
     """
     wanted: list[tuple[str, int, float | None]] = [(f"plain, {n} layers", n, None) for n in plain]
     wanted += [(f"residual, {n} blocks", n, beta) for n in residual]
-    frames = _noise(seeds)
+    frames = _noise(len(seeds))
     for done, (name, layers, scale) in enumerate(wanted, 1):
         ends = torch.tensor([-END]), torch.tensor([END])
-        nets = [fully_connected(layers, scale, seed) for seed in range(seeds)]
+        nets = [fully_connected(layers, scale, seed) for seed in seeds]
         series = np.array([line_gradients(net, *ends, POINTS).numpy() for net in nets])
         frames.append(_curves(series, name, scale is None, layers))
         yield Partial(done / len(wanted), pd.concat(frames, ignore_index=True))

@@ -29,15 +29,15 @@ CLAIMS: dict[str, Claim] = {
         "He et al. 2015 (arXiv 1512.03385, 4.1) checked that their plain nets' gradients have healthy norms with batch "
         "norm. Yang et al. 2019 (arXiv 1902.08129) derive a growth of 1.211 per layer.",
         "does not hold",
-        "With batch norm and He initialisation a deep plain net's gradients do not vanish: they grow towards the input. "
-        "Shortcuts slow that growth down.",
+        "With batch norm and He initialisation a deep plain net's gradients do not vanish: they grow towards the "
+        "input. Shortcuts slow that growth down.",
     ),
     "norm": Claim(
         "Batch norm is what makes deep residual nets trainable.",
         "why/gradients.py",
         ("ratio-none-resnet-56", "ratio-none-plain-56", "ratio-batch-resnet-56"),
-        "De and Smith 2020 (arXiv 2002.10444): batch norm makes branches small beside the shortcut; a factor that starts "
-        "at 0 (SkipInit) does as well. Fixup (arXiv 1901.09321) needs no norm either.",
+        "De and Smith 2020 (arXiv 2002.10444): batch norm makes branches small beside the shortcut; a factor that "
+        "starts at 0 (SkipInit) does as well. Fixup (arXiv 1901.09321) needs no norm either.",
         "holds only with",
         "It holds only with branches that start at full size: then a residual net without a norm has gradients that "
         "explode. Branches that start at zero need no norm for that.",
@@ -67,8 +67,8 @@ CLAIMS: dict[str, Claim] = {
         ("share-1", "share-27", "response-resnet-56", "response-plain-56"),
         "He et al. 2015 (3.1) argue that a branch can be driven to zero; they find small responses (Fig. 7), not zero.",
         "holds only with",
-        "It holds only with shortcuts, and as a tendency: late branches add little to the sum, from the start, but they "
-        "do not become zero.",
+        "It holds only with shortcuts, and as a tendency: late branches add little to the sum, from the start, but "
+        "they do not become zero.",
     ),
     "ensemble": Claim(
         "Residual nets are ensembles of shallow nets.",
@@ -77,16 +77,16 @@ CLAIMS: dict[str, Claim] = {
         "Veit et al. 2016 (arXiv 1605.06431): single layers can be deleted, and most of the gradient comes through "
         "paths of 5 to 17 of 54 layers.",
         "holds only with",
-        "It holds only with a grain of salt: the gradient comes through paths shorter than half of the blocks, and most "
-        "single blocks of a trained residual net can be cut at a small cost. But the paths share their weights and are "
-        "trained together.",
+        "It holds only with a grain of salt: the gradient comes through paths shorter than half of the blocks, and "
+        "most single blocks of a trained residual net can be cut at a small cost. But the paths share their weights "
+        "and are trained together.",
     ),
     "landscape": Claim(
         "Shortcuts make the loss landscape smoother.",
         "why/landscape.py",
         ("rise-plain-20", "rise-resnet-20", "rise-plain-56", "rise-resnet-56"),
-        "Li et al. 2018 (arXiv 1712.09913): without shortcuts the surface turns from convex to chaotic between 20 and 56 "
-        "layers.",
+        "Li et al. 2018 (arXiv 1712.09913): without shortcuts the surface turns from convex to chaotic between 20 and "
+        "56 layers.",
         "holds only with",
         "",
     ),

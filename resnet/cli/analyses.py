@@ -1,4 +1,4 @@
-"""The commands that measure a net on one batch: gradients."""
+"""The commands that measure nets: gradients, and the figures of all analyses."""
 
 import argparse
 import dataclasses
@@ -27,6 +27,36 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option("--images", help="of a net: a data set whose test images to take; Gaussian noise without it")
     option("--norm", help="of a net: batch, group or none; its own without it")
     option("--seed", type=int, default=0, help="of a net: from which the weights are drawn")
+
+    parser = command("analyses", figures, "measure what is said of residual nets: the figures of all analyses")
+    option = parser.add_argument
+    option("--table", action="store_true", help="as a Markdown table at the end, beside what others found")
+    option("--only", nargs="+", default=(), metavar="ANALYSIS", help="only the figures of these analyses")
+    option("--seeds", type=int, default=3, help="of the weights and the noise")
+    option("--out", type=Path, help="write them to this file (.json), as the app reads them from assets/figures.json")
+
+
+def figures(args: argparse.Namespace) -> int:
+    from resnet.claims.figures import figures as every
+    from resnet.claims.figures import measured, write
+
+    chosen = [figure for figure in every() if not args.only or figure.analysis in args.only]
+    if not chosen:
+        names = sorted({figure.analysis for figure in every()})
+        raise Refused("There are no such analyses.", ", ".join(args.only), ", ".join(names))
+    for table in measured(chosen, args.seeds):
+        row = table.iloc[-1]
+        known = f" (elsewhere {row.others})" if row.others else ""
+        print(f"{row.net}, {row.quantity}: {row['mean']:.4g}{known}, {row.seconds:.1f} s", flush=True)
+    if args.out:
+        write(table, args.out)
+    if args.table:
+        print("\n| analysis | net | quantity | here (range) | elsewhere | seconds |\n|---|---|---|---|---|---|")
+        for entry in table.to_dict("records"):
+            here = f"{entry['mean']:.4g} ({entry['low']:.4g} to {entry['high']:.4g})"
+            print(f"| {entry['analysis']} | {entry['net']} | {entry['quantity']} | {here} | {entry['others']} | "
+                  f"{entry['seconds']:.1f} |")  # fmt: skip
+    return 0
 
 
 def gradients(args: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """The diagram of a net: a box per block, shortcuts as arcs."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import plotly.graph_objects as go
 
 from resnet.plots.theme import NEUTRAL, RESIDUAL, color, framed
 
+BROKEN = "#dc2626"
 _PROJECTION = {"line": {"color": "#7c3aed", "width": 3}, "symbol": "diamond"}
 _ARCS: dict[str, dict[str, Any]] = {  # by shortcut, how it is called and drawn: line, marker at the apex
     "identity": {"title": "identity", "line": {"color": RESIDUAL, "width": 2}, "symbol": None},
@@ -23,23 +25,26 @@ _ARCS: dict[str, dict[str, Any]] = {  # by shortcut, how it is called and drawn:
 }  # fmt: skip
 
 
-def net_diagram(blocks: pd.DataFrame, plain: bool) -> go.Figure:
+def net_diagram(blocks: pd.DataFrame, plain: bool, broken: Collection[str] = ()) -> go.Figure:
     """The net from left to right, a box per block as tall as its feature map, shortcuts as arcs over their blocks.
 
     blocks: name, stage, out_shape, params, macs, side (pixels, 1 for the head), shortcut (identity, A, B, C, D, or ""
-    for none), kernels, times (how many equal blocks the box stands for). A box's point index is its row.
+    for none), kernels, times (how many equal blocks the box stands for). A box's point index is its row. The `broken`
+    ones, by name, are red.
     """
     x = np.arange(len(blocks)) + blocks.stage.ne(blocks.stage.shift()).cumsum().to_numpy() * 0.7
     side = blocks.side.to_numpy(float)
     tall = 0.3 + 1.2 * np.sqrt(side / side.max())
     body = blocks.stage.str.startswith("stage")
+    shades = [color(plain) if is_block else NEUTRAL for is_block in body]
+    shades = [BROKEN if name in broken else shade for name, shade in zip(blocks.name, shades, strict=True)]
     hover = [_box_text(row) for row in blocks.to_dict("records")]
     boxes = go.Bar(
         x=x,
         y=tall,
         base=-tall / 2,
         width=0.72,
-        marker={"color": [color(plain) if is_block else NEUTRAL for is_block in body], "line": {"width": 0}},
+        marker={"color": shades, "line": {"width": 0}},
         hovertext=hover,
         hoverinfo="text",
         showlegend=False,

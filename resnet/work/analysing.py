@@ -1,16 +1,19 @@
 """The analyses of nets, as work."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.batches import noise_batch
+from resnet.analysis.cka import cka
 from resnet.analysis.contract import beside
+from resnet.analysis.features import activations, kernels, neighbours, pooled
 from resnet.analysis.lesions import BATCH, KEEP_BYTES, Lesions
 from resnet.analysis.microscope import COMPANY, among_noise, microscope
 from resnet.data import dataset as datasets
@@ -19,6 +22,7 @@ from resnet.nets.borrow import borrowed
 from resnet.nets.inputs import Inputs
 from resnet.runs import store as runs
 from resnet.runs.opened import open_run
+from resnet.runs.prepare import load_data
 from resnet.work.contract import Cost, Progress
 from resnet.work.explaining import Picture
 from resnet.work.predict import backward, forward, in_turn
@@ -26,6 +30,7 @@ from resnet.work.requests import Work
 from resnet.work.weights import Model, prepared, usual
 
 NOISE, OWN = "noise", "own"  # sources of images that are no data sets
+POOLED = 200  # images at a time
 UNTRAINED = "0.5 and 0.5 (pixels from -1 to 1)"  # how a net without weights sees a picture
 
 
@@ -155,3 +160,90 @@ def _lab(model: Model, count: int) -> tuple[Lesions, Tensor]:
     opened = open_run(runs.find(model.weights.name), model.weights.epoch)
     images, labels = opened.test_batch(count)
     return Lesions(opened.model, images), labels
+
+
+@dataclass(frozen=True)
+class Alike:
+    """The table of `cka` between two runs, row by column, on test images of the first one's data."""
+
+    first: Model
+    second: Model
+    count: int = 256
+    alone = False
+
+    def cost(self) -> Cost:
+        return in_turn([forward(model, self.count) for model in (self.first, self.second)])
+
+    def run(self) -> Work:
+        yield Progress(0.0, "Comparing the layers …")
+        nets = [open_run(runs.find(model.weights.name), model.weights.epoch) for model in (self.first, self.second)]
+        images, _ = nets[0].test_batch(self.count)
+        table = pd.DataFrame()
+        for share, table in cka(nets[0].model, nets[1].model, images):
+            yield Progress(share, "Comparing the layers …", table)
+        return table
+
+
+class Seen(NamedTuple):
+    """What a net makes of a picture at a layer: the strongest channels and their maps (k, h, w), and first kernels."""
+
+    channels: np.ndarray
+    maps: np.ndarray
+    kernels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Features:
+    """The `Seen` of a net for one picture."""
+
+    model: Model
+    picture: Picture
+    layer: str
+    alone = False
+
+    def cost(self) -> Cost:
+        return forward(self.model, 1)
+
+    def run(self) -> Work:
+        yield Progress(0.0, self.model.title)
+        model, _, inputs = self.model.open()
+        images = prepared(self.picture.batch(), inputs)
+        return Seen(*activations(model, images[0], self.layer), kernels(model))
+
+
+class Neighbours(NamedTuple):
+    """Training pictures (k, C, S, S) uint8 that are most like a picture to a net, their labels and cosines (k,)."""
+
+    pictures: np.ndarray
+    labels: np.ndarray
+    cosines: np.ndarray
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The `Neighbours` of a picture among `count` training images of a run's data, by a layer's pooled features."""
+
+    model: Model
+    picture: Picture
+    layer: str
+    count: int = 2000
+    alone = False
+
+    def cost(self) -> Cost:
+        once, two = forward(self.model, 1), forward(self.model, 2)
+        needed = forward(self.model, POOLED).bytes
+        return Cost(needed + 600e6, once.seconds + self.count * (two.seconds - once.seconds))
+
+    def run(self) -> Work:
+        yield Progress(0.0, "Reading training images …")
+        opened = open_run(runs.find(self.model.weights.name), self.model.weights.epoch)
+        data = load_data(replace(opened.run.job, train_images=self.count))
+        found: list[Tensor] = []
+        for batch in data.train_images.split(POOLED):
+            yield Progress(len(found) * POOLED / self.count, "Looking at training images …")
+            found.append(pooled(opened.model, opened.prepare(batch), self.layer))
+        [query] = pooled(opened.model, opened.prepare(self.picture.batch()), self.layer)
+        nearest = neighbours(query, torch.cat(found))
+        rows = torch.from_numpy(nearest["index"].to_numpy().copy())
+        chosen = data.train_images[rows].numpy(), data.train_labels[rows].numpy()
+        return Neighbours(*chosen, nearest.cosine.to_numpy())

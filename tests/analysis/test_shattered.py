@@ -70,7 +70,7 @@ def test_a_table_of_any_net() -> None:
 
 
 def test_the_papers_nets_shatter_with_depth_and_shortcuts_mend_it() -> None:
-    steps = list(on_a_grid((2, 24), (24,), seeds=3))
+    steps = list(on_a_grid((2, 24), (24,), seeds=range(3)))
     assert [step.share for step in steps] == [pytest.approx(k / 3) for k in (1, 2, 3)]
     table = steps[-1].table
     found = lag_1(table)
@@ -81,7 +81,7 @@ def test_the_papers_nets_shatter_with_depth_and_shortcuts_mend_it() -> None:
     assert abs(found["plain, 24 layers"]) < 0.2
     assert found["residual, 24 blocks"] > 0.6
     assert table.groupby("net", sort=False).plain.first().tolist()[2:] == [True, True, False]
-    pd.testing.assert_frame_equal(last(on_a_grid((2, 24), (24,), seeds=3)), table)
+    pd.testing.assert_frame_equal(last(on_a_grid((2, 24), (24,), seeds=range(3))), table)
 
 
 def test_a_block_is_its_input_and_beta_times_its_branch() -> None:

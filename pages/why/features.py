@@ -1,0 +1,112 @@
+"""Features: what the layers of trained nets make of a picture, and which layers are alike."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import streamlit as st
+
+from pages.ui import analysis, state, widgets, work
+from pages.ui.analysis import Drawn
+from pages.ui.lab.nets import Shown
+from pages.ui.lab.picture import Picked, picture_field
+from resnet.analysis.analyses import ANALYSES
+from resnet.analysis.fields import field_sizes
+from resnet.errors import Refused
+from resnet.plots import features as plots
+from resnet.work.analysing import Alike, Features, Nearest
+from resnet.work.explaining import Picture
+
+MAPS, BETWEEN = "maps", "between"
+
+
+def alike(frame: pd.DataFrame) -> Iterator[Drawn]:
+    for net, rows in frame.groupby("net", sort=False):
+        text = f"How alike the layers of {net} are (linear CKA, 1 for the same representation), the input on top."
+        yield Drawn(plots.cka_map(rows, str(net), str(net)), text)
+
+
+def fields(frame: pd.DataFrame) -> Iterator[Drawn]:
+    for net, rows in frame.groupby("net", sort=False):
+        text = f"{net}: how much each pixel moves the unit in the middle of each stage, and the box that it could see."
+        yield Drawn(plots.field_maps(rows, field_sizes(rows)), text)
+
+
+def maps() -> None:
+    """A picture at one layer of each net: maps, first kernels, and the training images that are most like it."""
+    controls, result = st.columns([1, 2.6], gap="large")
+    picked = None
+    with controls, widgets.show_errors(Refused):
+        shown = [net for net in analysis.trained_nets() if net.model.spec]
+        if shown:
+            [photo, *_] = [*state.linked("photo"), ""]
+            picked = picture_field(shown, photo)
+            state.link(photo=[picked.id or ""])
+    with result, widgets.show_errors(Refused):
+        if picked:
+            _maps(shown, picked)
+        else:
+            st.info("Choose one of this program's nets.")
+
+
+def _maps(shown: list[Shown], picked: Picked) -> None:
+    layers = shown[0].model.layers()
+    label = st.selectbox("Layer", list(layers), index=len(layers) - 1, **widgets.linked("layer"))
+    near = st.toggle("Training images that are most like it there", **widgets.linked("nearest"))
+    for number, (net, view) in enumerate(zip(shown, picked.views, strict=True)):
+        layer = net.model.layers().get(label)
+        if layer is None:
+            st.info(f"{net.title} has no layer {label}.")
+            continue
+        picture = Picture.of(view.pixels)
+        seen = work.result(Features(net.model, picture, layer), "Look at its features")
+        if seen:
+            text = f"{net.title}, {label}: its strongest channels on this picture, the strongest first."
+            widgets.chart(plots.map_grid(seen.maps, seen.channels.tolist()), text, f"features.maps.{number}")
+            if near and net.run:
+                _nearest(net, picture, layer)
+            with st.expander("The kernels of its first convolution"):
+                text = "What the first layer looks for, all on one scale; grey is 0."
+                widgets.chart(plots.kernel_grid(seen.kernels), text, f"features.kernels.{number}")
+
+
+def _nearest(net: Shown, picture: Picture, layer: str) -> None:
+    with widgets.show_errors(Refused):
+        found = work.result(Nearest(net.model, picture, layer), "Find them")
+        if found:
+            captions = [
+                f"{net.class_names[label]}, {cosine:.2f}"
+                for label, cosine in zip(found.labels, found.cosines, strict=True)
+            ]
+            st.image([widgets.rgb(pixels) for pixels in found.pictures], captions, width=84)
+            st.caption("Among 2,000 training images, by the cosine of the layer's features, averaged over places.")
+
+
+def between() -> None:
+    """CKA of two runs."""
+    controls, result = st.columns([1, 2.6], gap="large")
+    with controls, widgets.show_errors(Refused):
+        shown = [net for net in analysis.trained_nets() if net.run]
+    with result, widgets.show_errors(Refused):
+        analysis.explained(ANALYSES["cka"])
+        if len(shown) < 2:
+            st.info("Choose two trained runs.")
+            return
+        first, second, *_ = shown
+        table = work.result(Alike(first.model, second.model), "Compare their layers")
+        if table is not None:
+            text = (
+                f"How alike each layer of {first.title} (down) and each of {second.title} (right) are, on test images "
+                "of the first one's data. Bright along the diagonal: the nets go the same way, layer by layer."
+            )
+            widgets.chart(plots.cka_map(table, first.title, second.title), text, "features.between")
+
+
+DRAWS = {"cka": alike, "receptive": fields}
+titles = {MAPS: "A picture, layer by layer"} | {name: ANALYSES[name].title for name in DRAWS}
+key = analysis.view(titles | {BETWEEN: "Layers of two nets"})
+if key == MAPS:
+    maps()
+elif key == BETWEEN:
+    between()
+else:
+    analysis.show(key, DRAWS, trained=True)
