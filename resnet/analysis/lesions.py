@@ -199,7 +199,10 @@ LESIONS = Analysis(
     formula="In one block at a time, instead of $y = x + F(x)$: $y = x$ (cut, or the shortcut alone) or $y = F(x)$ "
     "(the branch alone)",
     paper=PAPER,
-    look="TODO",
+    look="A residual net hardly needs any one block: in the recorded ResNet-56, on 300 test images, 22 of the 25 "
+    "blocks that can be cut out cost less than 3.5 points each, and none more than 5.3. It needs its shortcuts: 23 of "
+    "the 27, cut alone, leave less than 20 % accuracy. In plain-56 every cut leaves 21 % or less of 67 %. A shortcut "
+    "that passes x on after a ReLU gives x, so cutting the branch and cutting the whole block are then the same.",
     expect="If one layer of a deep net is taken out, what should be left of its accuracy?",
     images=IMAGES,
     together=TOGETHER,
@@ -212,8 +215,10 @@ DROPS = Analysis(
     function=drops,
     formula=r"$y = x$ in $n$ blocks, drawn at random from those that keep the shape of their input",
     paper=PAPER,
-    look="TODO",
-    expect="TODO",
+    look="A residual net's error grows step by step with the number of blocks: the recorded ResNet-56, with 12 % error "
+    "on 300 test images, has 14 % to 33 % without 2 or 3 of its 27 blocks and 35 % to 52 % without 8. In plain-56 one "
+    "block is enough to lose nearly everything: 79 % to 93 %.",
+    expect="How many of 27 blocks can be cut out before a residual net is no better than a guess?",
     options={"most": 10, "draws": 3, "seed": 0},
     images=IMAGES,
     together=TOGETHER,
@@ -226,8 +231,10 @@ SHUFFLES = Analysis(
     function=shuffles,
     formula=r"Kendall's $\tau = 1 - 4 d / (n (n - 1))$, where $d$ of the pairs of $n$ blocks stand in the wrong order",
     paper=PAPER,
-    look="TODO",
-    expect="TODO",
+    look="A residual net's error grows with the disorder, and a few swaps cost little: the recorded ResNet-56, with "
+    "12 % error on 300 test images, has 20 % or less where tau is above 0.9, and 16 % to 76 % below. Tau does not come "
+    "near 0, for blocks stay in their stage.",
+    expect="Two blocks of a trained net change places. Does the net still recognise anything?",
     options={"most": 10, "draws": 3, "seed": 0},
     images=IMAGES,
     together=TOGETHER,

@@ -22,7 +22,7 @@ def loss_lines(frame: pd.DataFrame) -> go.Figure:
             y=rows.loss.to_numpy(),
             mode="lines+markers",
             name=str(net),
-            line_color=color(plain),
+            line_color=color(bool(plain)),
             hovertemplate="a = %{x:.3g}: %{y:.3g} nats<extra>" + str(net) + "</extra>",
         )
     figure.update_xaxes(title="a (1: as far as the weights are long)")
@@ -88,8 +88,8 @@ def path_in_plane(frame: pd.DataFrame, path: pd.DataFrame, explained: tuple[floa
 
 def _grids(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each net's log10 loss by b (rows) and a (columns), NaN where it is not known yet."""
-    for net, rows in frame.groupby("net", sort=False):
-        yield str(net), np.log10(rows.pivot(index="b", columns="a", values="loss"))
+    for net, rows in frame.assign(loss=np.log10(frame.loss)).groupby("net", sort=False):
+        yield str(net), rows.pivot(index="b", columns="a", values="loss")
 
 
 def _ends(frame: pd.DataFrame) -> tuple[float, float]:

@@ -21,9 +21,9 @@ def lesion_bars(frame: pd.DataFrame) -> go.Figure:
         figure.add_bar(
             x=rows.block.to_numpy(),
             y=100 * rows.accuracy.to_numpy(),
-            name=f"{net}, {TITLES[mode]}",
-            marker={"color": color(plain), "pattern": {"shape": SHADES[mode]}},
-            hovertemplate="%{x}: %{y:.1f} %<extra>" + f"{net}, {TITLES[mode]}" + "</extra>",
+            name=f"{net}, {TITLES[str(mode)]}",
+            marker={"color": color(bool(plain)), "pattern": {"shape": SHADES[str(mode)]}},
+            hovertemplate="%{x}: %{y:.1f} %<extra>" + f"{net}, {TITLES[str(mode)]}" + "</extra>",
         )
     for net, plain, accuracy in frame.loc[whole, ["net", "plain", "accuracy"]].itertuples(index=False):
         line = {"color": color(plain), "width": 1.5, "dash": "dash"}
@@ -44,7 +44,7 @@ def error_curve(frame: pd.DataFrame, group: str, x: str, title: str) -> go.Figur
     for (net, plain), rows in frame.assign(error=100 * (1 - frame.accuracy)).groupby(["net", "plain"], sort=False):
         means = rows.groupby(group)[[*{x, "error"}]].mean()
         spread = rows.groupby(group).error.std()
-        style = {"legendgroup": net, "marker_color": color(plain)}
+        style = {"legendgroup": net, "marker_color": color(bool(plain))}
         dots = {"mode": "markers", "opacity": 0.35, "showlegend": False, "hoverinfo": "skip"}
         figure.add_scatter(x=rows[x].to_numpy(), y=rows.error.to_numpy(), **style, **dots)
         figure.add_scatter(

@@ -41,7 +41,7 @@ def by_hand(model: ResNet, x: Tensor, cuts: Mapping[str, str], order: Sequence[s
         if not name.startswith("layer"):
             x = child(x)
             continue
-        for _ in child:
+        for _ in child.children():
             place = next(places)
             block: nn.Module = model.get_submodule(place)
             mode, shortcut = cuts.get(place, "both"), getattr(block, "downsample", None)
@@ -153,10 +153,10 @@ def test_a_row_for_each_lesion() -> None:
     table = last(LESIONS.function(model, images(), LABELS))
     assert list(table.columns) == ["block", "mode", "accuracy", "loss"]
     assert len(table) == 1 + 7 * 3 - 1
-    for row in table.itertuples():
-        logits = by_hand(model, images(), {row.block: row.mode}, list(blocks(model))).detach()
-        assert row.loss == pytest.approx(float(F.cross_entropy(logits, LABELS)), rel=1e-5)
-        assert row.accuracy == float((logits.argmax(1) == LABELS).float().mean())
+    for block, mode, accuracy, loss in table.to_numpy().tolist():
+        logits = by_hand(model, images(), {block: mode}, list(blocks(model))).detach()
+        assert loss == pytest.approx(float(F.cross_entropy(logits, LABELS)), rel=1e-5)
+        assert accuracy == float((logits.argmax(1) == LABELS).float().mean())
 
 
 @pytest.mark.parametrize("analysis", [DROPS, SHUFFLES])
