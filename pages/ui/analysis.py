@@ -60,7 +60,7 @@ def show(key: str, draws: Mapping[str, Draw], options: Options = lambda key: {},
         entry = ANALYSES[key]
         explained(entry)
         if request is None:
-            st.info("Choose a net.")
+            st.info("Choose a net to which this applies.")
         elif (table := work.result(request, draw=lambda table: _show(key, draw, table))) is not None:
             _show(key, draw, table)
             st.caption(f"**Look for this.** {entry.look}")
@@ -95,6 +95,13 @@ def asked(key: str, options: Options = lambda key: {}, trained: bool = False) ->
     shown = trained_nets() if trained else nets(seed)
     if not shown:
         return None
+    reasons = {each.title: entry.reason(each.model.outline()) for each in shown}
+    for title, reason in reasons.items():
+        if reason:
+            st.info(f"{title} is left out. {reason}")
+    shown = [each for each in shown if not reasons[each.title]]
+    if not shown:
+        return None
     models = tuple(each.model for each in shown)
     source = _source(shown)
     own = tuple(options(key).items())
@@ -125,7 +132,7 @@ def nets(seed: int) -> list[Shown]:
 
 def trained_nets() -> list[Shown]:
     """One to four nets that have learned something, at first a recorded one and its plain twin."""
-    shown = nets_field(state.linked("nets"), "why.trained")
+    shown = nets_field(state.linked("nets"), "why.trained", deepest=True)
     state.link(nets=state.widget("why.trained", []))
     return shown
 
@@ -165,7 +172,15 @@ def _count(
     prices = {size: Analysed(key, models, source, size, 0, options).cost() for size in sizes}
     usual = sizes[0] if entry.together else sizes[-1]
     first = next((size for size, price in prices.items() if price.light), usual)
-    return int(st.number_input("Images in the batch", 2, limit, first, key=f"why.count.{key}.{limit}.{first}"))
+    return int(
+        st.number_input(
+            "Images" if entry.together else "Images in the batch",
+            2,
+            limit,
+            first,
+            key=f"why.count.{key}.{limit}.{first}",
+        )
+    )
 
 
 def _show(key: str, draw: Draw, table: pd.DataFrame) -> None:

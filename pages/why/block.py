@@ -109,15 +109,16 @@ def show(shown: list[Shown], picked: Picked) -> None:
     names = shown[0].class_names
     label = columns[1].selectbox("Class in the loss", [LIKELIEST, *names], **widgets.linked("class"))
     lr = columns[2].number_input("Learning rate", 1e-5, 10.0, 0.1, format="%g", **widgets.linked("lr"))
-    for number, (net, seen) in enumerate(zip(shown, picked.views, strict=True)):
-        own = {row.block for row in net_profile(net.model.described).rows}
-        if block not in own:
+    asked: list[tuple[Shown, Inspected]] = []
+    for net, seen in zip(shown, picked.views, strict=True):
+        if block in {row.block for row in net_profile(net.model.described).rows}:
+            known = net.class_names.index(label) if label in net.class_names else -1
+            asked.append((net, Inspected(net.model, Picture.of(seen.pixels), block, known, float(lr))))
+        else:
             st.info(f"{net.title} has no block {block}.")
-            continue
-        known = net.class_names.index(label) if label in net.class_names else -1
-        request = Inspected(net.model, Picture.of(seen.pixels), block, known, float(lr))
-        found = work.result(request, "Look into the block")
-        if found is not None:
+    if work.ready([request for _, request in asked], "Look into the block"):
+        for number, (net, request) in enumerate(asked):
+            found = work.result(request)
             st.markdown(f"**{net.title}**, {block}, {net.trained}" + (f". {found.note}" if found.note else ""))
             SHOW[view or FORWARD](found, f"block.{number}.{view}")
 

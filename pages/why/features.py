@@ -52,33 +52,38 @@ def _maps(shown: list[Shown], picked: Picked) -> None:
     layers = shown[0].model.layers()
     label = st.selectbox("Layer", list(layers), index=len(layers) - 1, **widgets.linked("layer"))
     near = st.toggle("Training images that are most like it there", **widgets.linked("nearest"))
-    for number, (net, view) in enumerate(zip(shown, picked.views, strict=True)):
-        layer = net.model.layers().get(label)
-        if layer is None:
+    asked: list[tuple[Shown, Features]] = []
+    for net, view in zip(shown, picked.views, strict=True):
+        if layer := net.model.layers().get(label):
+            asked.append((net, Features(net.model, Picture.of(view.pixels), layer)))
+        else:
             st.info(f"{net.title} has no layer {label}.")
-            continue
-        picture = Picture.of(view.pixels)
-        seen = work.result(Features(net.model, picture, layer), "Look at its features")
-        if seen:
-            text = f"{net.title}, {label}: its strongest channels on this picture, the strongest first."
-            widgets.chart(plots.map_grid(seen.maps, seen.channels.tolist()), text, f"features.maps.{number}")
-            if near and net.run:
-                _nearest(net, picture, layer)
-            with st.expander("The kernels of its first convolution"):
-                text = "What the first layer looks for, all on one scale; grey is 0."
-                widgets.chart(plots.kernel_grid(seen.kernels), text, f"features.kernels.{number}")
+    if not work.ready([request for _, request in asked], "Look at its features"):
+        return
+    for number, (net, request) in enumerate(asked):
+        seen = work.result(request)
+        text = f"{net.title}, {label}: its strongest channels on this picture, the strongest first."
+        widgets.chart(plots.map_grid(seen.maps, seen.channels.tolist()), text, f"features.maps.{number}")
+        with st.expander("The kernels of its first convolution"):
+            text = "What the first layer looks for, all on one scale; grey is 0."
+            widgets.chart(plots.kernel_grid(seen.kernels), text, f"features.kernels.{number}")
+    if near:
+        with widgets.show_errors(Refused):
+            _nearest(
+                [(net, Nearest(request.model, request.picture, request.layer)) for net, request in asked if net.run]
+            )
 
 
-def _nearest(net: Shown, picture: Picture, layer: str) -> None:
-    with widgets.show_errors(Refused):
-        found = work.result(Nearest(net.model, picture, layer), "Find them")
-        if found:
-            captions = [
-                f"{net.class_names[label]}, {cosine:.2f}"
-                for label, cosine in zip(found.labels, found.cosines, strict=True)
-            ]
-            st.image([widgets.rgb(pixels) for pixels in found.pictures], captions, width=84)
-            st.caption("Among 2,000 training images, by the cosine of the layer's features, averaged over places.")
+def _nearest(asked: list[tuple[Shown, Nearest]]) -> None:
+    if not work.ready([request for _, request in asked], "Find them"):
+        return
+    for net, request in asked:
+        found = work.result(request)
+        names = [net.class_names[label] for label in found.labels]
+        captions = [f"{name}, {cosine:.2f}" for name, cosine in zip(names, found.cosines, strict=True)]
+        st.markdown(f"**{net.title}**")
+        st.image([widgets.rgb(pixels) for pixels in found.pictures], captions, width=84)
+    st.caption("Among 2,000 training images, by the cosine of the layer's features, averaged over places.")
 
 
 def between() -> None:

@@ -10,8 +10,10 @@ from pages.ui.analysis import Drawn
 from pages.ui.cached import net_profile
 from pages.ui.lab.nets import Shown
 from resnet.analysis.analyses import ANALYSES
+from resnet.analysis.lesions import lesions_of
 from resnet.errors import Refused
 from resnet.nets.blocks import MODES
+from resnet.nets.model import blocks
 from resnet.plots import lesions as plots
 from resnet.plots.nets import net_diagram
 from resnet.work.analysing import OWN, Analysed, Broken
@@ -86,20 +88,25 @@ def _set(cuts: dict[str, str]) -> None:
 
 def _left(shown: list[Shown], cuts: dict[str, str]) -> None:
     """Accuracy and loss of each net, and on demand its gradients."""
-    broken = []
-    for net, column in zip(shown, st.columns(max(2, len(shown))), strict=False):
-        own = {row.block for row in net_profile(net.model.described).rows}
-        mine = tuple((name, how) for name, how in cuts.items() if name in own)
+    asked, broken = [], []
+    for net in shown:
+        can = {name: lesions_of(block) for name, block in blocks(net.model.outline()).items()}
+        mine = tuple((name, how) for name, how in cuts.items() if how in can.get(name, ()))
+        if cannot := [f"{name} ({CUT[how]})" for name, how in cuts.items() if (name, how) not in mine]:
+            st.info(f"{net.title} stays whole where it has no such part: {', '.join(cannot)}.")
+        asked.append(Broken(net.model, mine))
+        broken.append(net.model._replace(cuts=mine))
+    if not work.ready(asked, "Test them"):
+        return
+    for net, request, column in zip(shown, asked, st.columns(max(2, len(shown))), strict=False):
         with column, widgets.show_errors(Refused):
-            left = work.result(Broken(net.model, mine), "Test it")
-            if left:
-                st.metric(
-                    f"{net.title}, accuracy on {left.images:,} images", f"{left.accuracy:.1%}",
-                    f"{left.accuracy - left.whole_accuracy:+.1%}", border=True,
-                )  # fmt: skip
-                st.caption(f"Loss {left.loss:.3g}; whole, {left.whole_loss:.3g}.")
-                broken.append(net.model._replace(cuts=mine))
-    if broken and st.toggle("Gradients of these nets", **widgets.linked("gradients")):
+            left = work.result(request)
+            st.metric(
+                f"{net.title}, accuracy on {left.images:,} images", f"{left.accuracy:.1%}",
+                f"{left.accuracy - left.whole_accuracy:+.1%}", border=True,
+            )  # fmt: skip
+            st.caption(f"Loss {left.loss:.3g}; whole, {left.whole_loss:.3g}.")
+    if st.toggle("Gradients of these nets", **widgets.linked("gradients")):
         table = work.result(Analysed("gradients", tuple(broken), OWN, 64))
         if table is not None:
             for number, (figure, caption) in enumerate(gradients.draw(table)):

@@ -72,4 +72,6 @@ AGREEMENT = Analysis(
     expect="Sixteen mini-batches of the same images at initialisation: how alike are the directions in which they "
     "would move the weights? Think of what depth does to it, with shortcuts and without.",
     options={"batches": 16},
+    images=1024,
+    together=64,
 )

@@ -93,7 +93,8 @@ def _gradients() -> Iterator[Figure]:
     }
     for (norm, depth), texts in known.items():
         for spec, (ratio, factor) in zip(_twins(depth, norm), texts, strict=True):
-            net, own = spec.name + (", no norm" if norm == "none" else ""), f"{norm}-{_kind(spec)}-{depth}"
+            name, own = f"{'plain' if spec.plain else 'ResNet'}-{depth}", f"{norm}-{_kind(spec)}-{depth}"
+            net = name + (", no norm" if norm == "none" else "")
             quantity = "gradient at the first block's input over that at the last one's output"
             yield Figure(f"ratio-{own}", "gradients", quantity, net, partial(_ratio, spec), ratio)
             quantity = "growth of the gradient per layer towards the input, fitted"

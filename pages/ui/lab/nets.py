@@ -40,15 +40,15 @@ class Shown(NamedTuple):
 
 
 def nets_field(
-    wanted: Sequence[str] = (), key: str = KEY, untrained: Sequence[NetSpec] = (), seed: int = 0
+    wanted: Sequence[str] = (), key: str = KEY, untrained: Sequence[NetSpec] = (), seed: int = 0, deepest: bool = False
 ) -> list[Shown]:
     """The chosen nets, without those whose weights are not there yet; `wanted` are the ids of the address.
 
     Until the visitor chooses, it is these, else the first two `untrained` nets, whose weights `seed` draws, else a
-    recorded net and its plain twin. `state.widget(key)` has the ids.
+    recorded net and its plain twin, the `deepest` if asked for. `state.widget(key)` has the ids.
     """
     choices = {f"{NEW}:{to_code(spec)}": f"{spec.name}, untrained" for spec in untrained} | _choices()
-    _start(key, list(wanted), choices, list(choices)[:2] if untrained else default())
+    _start(key, list(wanted), choices, list(choices)[:2] if untrained else default(deepest))
     chosen = st.multiselect(
         f"Nets, up to {MOST} side by side", list(choices), key=key, max_selections=MOST, persist_state="session",
         format_func=choices.__getitem__, placeholder="Choose a net", wrap=True,
@@ -68,9 +68,10 @@ def classes_list(shown: Sequence[Shown]) -> None:
             st.caption(", ".join(names))
 
 
-def default() -> list[str]:
+def default(deepest: bool = False) -> list[str]:
     """A recorded net and its plain twin; where none came with the program, the newest run and its twin."""
-    first = next(iter([*runs.shipped(), *runs.trained()]), None)
+    found = sorted(runs.shipped(), key=lambda run: -run.job.net.depth) if deepest else runs.shipped()
+    first = next(iter([*found, *runs.trained()]), None)
     return [f"run:{run.id}" for run in runs.race_of(first)[:2]] if first else []
 
 
