@@ -238,7 +238,8 @@ def test_zero_and_skip_init_make_every_block_its_shortcut(block: str, shortcut: 
     rng = torch.Generator().manual_seed(0)
     for on in (True, False):
         for unit in blocks(build(small(block, shortcut, norm=norm, **{start: on}))).values():
-            assert unit.eval().downsample is not None
+            unit.eval()
+            assert unit.downsample is not None
             c_in = next(m.in_channels for m in unit.modules() if isinstance(m, nn.Conv2d))
             x = torch.rand(2, c_in, 6, 6, generator=rng)
             past, _ = unit.enter(x)
