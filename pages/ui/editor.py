@@ -29,6 +29,10 @@ SHORTCUT_LABELS = {
     "B": "B: projection",
     "C": "C: projection everywhere",
     "D": "D: avg-pool",
+    "scaled": "scaled: x / 2",
+    "exclusive": "exclusive gate: (1 - g) x, g F",
+    "gated": "shortcut-only gate: (1 - g) x",
+    "dropout": "dropout: half of x",
     "none": "none: plain",
 }
 TOPICS = {

@@ -12,13 +12,13 @@ from typing import Any
 from torch import fx, nn
 
 from resnet.nets.blocks import ZeroPad
-from resnet.nets.layers import Add, Copy, SkipInit, StochasticDepth
+from resnet.nets.layers import Add, ConstantScale, Copy, SkipInit, StochasticDepth
 from resnet.nets.model import ResNet
 
 _LINEAR = (
     *(nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.Identity, nn.Flatten, nn.Unflatten),
     *(nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd, nn.Upsample, nn.ZeroPad2d),
-    *(nn.modules.dropout._DropoutNd, Add, Copy, ZeroPad, SkipInit, StochasticDepth),
+    *(nn.modules.dropout._DropoutNd, Add, ConstantScale, Copy, ZeroPad, SkipInit, StochasticDepth),
 )  # in eval mode
 _MAX_POOLS = nn.modules.pooling._MaxPoolNd
 _DEEP_LIFT = (nn.ReLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, _MAX_POOLS)  # captum's rules

@@ -43,7 +43,7 @@ class Row(NamedTuple):
     stage: str
     block: str  # the name of its block, "" in stem and head
     role: str  # in its block, as `Block.role` has it; elsewhere the stage
-    shortcut: str  # of its block: "identity", "A", "B", "C", "D", or "" for none
+    shortcut: str  # of its block: "identity", one of SHORTCUTS, or "" for none
     kind: str
     op: str  # a key of OPS, "none" for layers that only pass on, "other" for what no rule knows
     kernel: str

@@ -37,7 +37,7 @@ class Conv(NamedTuple):
 def source_reason(spec: NetSpec) -> str:
     """Why no source can be written for the net, "" where it can."""
     used = [(name, getattr(spec, name)) for name in _WRITTEN] + [("shortcut", kind) for kind in spec.shortcuts]
-    unknown = [f"{name} {value}" for name, value in used if value not in _WRITTEN[name]]
+    unknown = dict.fromkeys(f"{name} {value}" for name, value in used if value not in _WRITTEN[name])
     return f"No source code is written yet for {' or '.join(unknown)}." if unknown else ""
 
 

@@ -11,8 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet.errors import Refused
-from resnet.nets.kinds import BLOCK_KINDS
-from resnet.nets.layers import Add, Copy, Layers, SkipInit, SqueezeExcitation, StochasticDepth
+from resnet.nets.kinds import BLOCK_KINDS, GATED, IDENTITY_VARIANTS
+from resnet.nets.layers import (
+    Add,
+    CarryGate,
+    ConstantScale,
+    Copy,
+    Gate,
+    Layers,
+    Scale,
+    SkipInit,
+    SqueezeExcitation,
+    StochasticDepth,
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +55,14 @@ class BlockPlan:
 
     @property
     def shortcut_kind(self) -> str:
-        """What the shortcut is in this very block: "identity", "A", "B", "C", "D", or "" where there is none."""
+        """What the shortcut is in this very block: "identity", one of SHORTCUTS, or "" where there is none."""
         if self.shortcut == "none":
             return ""
-        if self.shortcut != "C" and self.keeps_shape:
-            return "identity"
-        return "B" if self.shortcut == "D" and self.stride == 1 else self.shortcut  # without a stride D has no pool
+        if self.keeps_shape:
+            return self.shortcut if self.shortcut in ("C", *IDENTITY_VARIANTS) else "identity"
+        if self.shortcut == "D" and self.stride == 1:  # without a stride D has no pool
+            return "B"
+        return "B" if self.shortcut in IDENTITY_VARIANTS else self.shortcut
 
     @property
     def inner(self) -> int:
@@ -112,6 +125,27 @@ def avg_pool(plan: BlockPlan, normed: bool) -> nn.Module:
     return nn.Sequential(pool, *_projection(plan, normed, 1))
 
 
+def scaled(plan: BlockPlan, normed: bool) -> nn.Module:
+    """Constant scaling: half of x where the shape stays (He 2016, arXiv 1603.05027, 3.1), else option B."""
+    return ConstantScale(0.5) if plan.keeps_shape else projection(plan, normed)
+
+
+def gated(plan: BlockPlan, normed: bool) -> nn.Module:
+    """(1 - g(x)) x where the shape stays, else option B; "exclusive" is g(x) times the branch as well (the same, 3.1).
+
+    The block has the gate, since both of its sides may need it.
+    """
+    return CarryGate() if plan.keeps_shape else projection(plan, normed)
+
+
+def dropout(plan: BlockPlan, normed: bool) -> nn.Module:
+    """Half of x's values at random in training, half of x otherwise (the same, 3.1); where the shape changes, option B.
+
+    nn.Dropout doubles what it keeps; the paper has an expectation of 0.5.
+    """
+    return nn.Sequential(nn.Dropout(0.5), ConstantScale(0.5)) if plan.keeps_shape else projection(plan, normed)
+
+
 def no_shortcut(plan: BlockPlan, normed: bool) -> None:
     """A plain net has none."""
 
@@ -121,6 +155,10 @@ SHORTCUTS: dict[str, Callable[[BlockPlan, bool], nn.Module | None]] = {
     "B": projection,
     "C": projection_everywhere,
     "D": avg_pool,
+    "scaled": scaled,
+    "exclusive": gated,
+    "gated": gated,
+    "dropout": dropout,
     "none": no_shortcut,
 }
 
@@ -130,6 +168,8 @@ MODES = ("both", "shortcut", "branch", "cut")
 
 class Block(nn.Module):
     """act(shortcut(x) + branch(x)) on (N, c_in, H, W); without a shortcut, act(branch(x)).
+
+    Where the shortcut is gated, so is the branch if the gate is exclusive.
 
     `mode` lets lesion studies run a built net in another way: "shortcut" or "branch" alone, or "cut" (the block
     returns its input). Refused where the block cannot run in that mode.
@@ -149,6 +189,8 @@ class Block(nn.Module):
         self.downsample = SHORTCUTS[plan.shortcut](plan, not self.preact)
         if self.downsample is not None:
             self.add = Add()
+        self.gate = Gate(plan.c_out, plan.layers) if self.shortcut_kind in GATED else None
+        self.let = Scale() if self.shortcut_kind == "exclusive" else None
         self._mode = "both"
 
     def _finish(self, plan: BlockPlan) -> None:
@@ -161,7 +203,7 @@ class Block(nn.Module):
     def role(cls, name: str) -> str:
         """Of a module inside by its name: "branch", "se" (at the branch's end), "shortcut", or "sum" (and after it)."""
         member = name.partition(".")[0]
-        known = {"downsample": "shortcut", "se": "se", "add": "sum", cls.last_act: "sum"}
+        known = {"downsample": "shortcut", "gate": "shortcut", "se": "se", "add": "sum", cls.last_act: "sum"}
         return known.get(member, "branch")
 
     @property
@@ -192,16 +234,22 @@ class Block(nn.Module):
         if self._mode == "cut":
             return x
         past, inside = self.enter(x)
+        gates = self.gates(past)
         if self.downsample is None or self._mode == "branch":
-            y = self._end(self.branch(inside))
+            y = self._end(self.branch(inside), *gates)
         elif self._mode == "shortcut":
-            y = self.downsample(past)
+            y = self.downsample(past, *gates)
         else:
-            y = self.add(self.downsample(past), self._end(self.branch(inside)))
+            y = self.add(self.downsample(past, *gates), self._end(self.branch(inside), *gates))
         return self.get_submodule(self.last_act)(y) if self.last_act else y
 
-    def _end(self, y: Tensor) -> Tensor:
-        return self.drop(self.alpha(self.se(y)))
+    def gates(self, x: Tensor) -> list[Tensor]:
+        """What `downsample` takes beside the x that the shortcut reads: g(x) where it is gated."""
+        return [] if self.gate is None else [self.gate(x)]
+
+    def _end(self, y: Tensor, *gates: Tensor) -> Tensor:
+        y = self.alpha(self.se(y))
+        return self.drop(y if self.let is None else self.let(y, *gates))
 
 
 class BasicBlock(Block):
@@ -257,7 +305,10 @@ class Bottleneck(Block):
 
 
 class PreActivation(Block):
-    """shortcut(x) + branch(act(bn1(x))) (He 2016, arXiv 1603.05027); a shortcut with weights reads act(bn1(x)) too."""
+    """shortcut(x) + branch(act(bn1(x))) (He 2016, arXiv 1603.05027).
+
+    The identity and its variants read x, every other shortcut act(bn1(x)) as the branch does.
+    """
 
     preact = True
 
@@ -269,7 +320,7 @@ class PreActivation(Block):
 
     def enter(self, x: Tensor) -> tuple[Tensor, Tensor]:
         inside = self.act1(self.bn1(x))
-        return x if isinstance(self.downsample, nn.Identity) else inside, inside
+        return x if self.shortcut_kind in ("identity", *IDENTITY_VARIANTS) else inside, inside
 
 
 class PreActBasicBlock(PreActivation):

@@ -38,7 +38,7 @@ def from_json(text: str) -> NetSpec:
     return from_dict(data)
 
 
-_STAGE = re.compile(r"([0-9]{1,4})x([0-9]{1,5})s([0-9])(?:d([0-9]{1,2}))?([A-Z]|none)?")
+_STAGE = re.compile(r"([0-9]{1,4})x([0-9]{1,5})s([0-9])(?:d([0-9]{1,2}))?([A-Z]|[a-z]{3,})?")
 
 
 def _stages_code(stages: tuple[StageSpec, ...]) -> str:

@@ -24,7 +24,9 @@ BLOCK_KINDS = {
     "preact-basic": BlockKind(2, 1, False),
     "preact-bottleneck": BlockKind(3, 4, True),
 }
-SHORTCUT_KINDS = ("A", "B", "C", "D", "none")
+GATED = ("exclusive", "gated")  # shortcuts that a learned gate of x multiplies
+IDENTITY_VARIANTS = ("scaled", *GATED, "dropout")  # stand where the identity would (arXiv 1603.05027, Table 1)
+SHORTCUT_KINDS = ("A", "B", "C", "D", *IDENTITY_VARIANTS, "none")
 NORM_KINDS = ("batch", "group", "none")
 ACTIVATION_KINDS = ("relu", "gelu", "silu")
 

@@ -83,6 +83,44 @@ class Scale(nn.Module):
         return x * gate
 
 
+class CarryGate(nn.Module):
+    """x (N, C, H, W) times 1 - gate of the same shape, what a highway carries on (arXiv 1505.00387)."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        return x * (1 - gate)
+
+
+class ConstantScale(nn.Module):
+    """x times a number that is not learned."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Gate(nn.Module):
+    """g(x) = sigmoid(W x + b) by a 1x1 convolution, a number for each channel and pixel (arXiv 1603.05027, 3.1).
+
+    b starts at -6, the best of 0 to -10 there: 1 - g is almost 1, and the shortcut almost the identity.
+    """
+
+    BIAS = -6.0
+
+    def __init__(self, channels: int, layers: Layers) -> None:
+        super().__init__()
+        self.conv = _CONVS[layers.dims](channels, channels, 1)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.sigmoid(self.conv(x))
+
+
 class SqueezeExcitation(nn.Module):
     """Each channel times a gate from all channels' means (arXiv 1709.01507); `reduction` squeezes C to C / reduction.
 

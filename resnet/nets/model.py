@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from resnet.nets.blocks import BLOCKS, Block, BlockPlan
 from resnet.nets.kinds import STEMS
-from resnet.nets.layers import Layers, SkipInit
+from resnet.nets.layers import Gate, Layers, SkipInit
 from resnet.nets.spec import NetSpec
 
 _CONV = nn.modules.conv._ConvNd
@@ -182,6 +182,9 @@ def initialise(model: ResNet, seed: int) -> None:
             nn.init.zeros_(module.alpha)
         if isinstance(module, _CONV | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+    for module in model.modules():
+        if isinstance(module, Gate):
+            nn.init.constant_(module.conv.get_parameter("bias"), Gate.BIAS)
     if model.spec.zero_init:
         for block in blocks(model).values():
             normed = block.last_norm and model.spec.norm != "none"

@@ -11,6 +11,7 @@ from resnet.plots.theme import NEUTRAL, RESIDUAL, color, framed
 
 BROKEN = "#dc2626"
 _PROJECTION = {"line": {"color": "#7c3aed", "width": 3}, "symbol": "diamond"}
+_VARIANT = {"line": {"color": "#0f9d76", "width": 2, "dash": "dashdot"}}
 _ARCS: dict[str, dict[str, Any]] = {  # by shortcut, how it is called and drawn: line, marker at the apex
     "identity": {"title": "identity", "line": {"color": RESIDUAL, "width": 2}, "symbol": None},
     "A": {
@@ -22,15 +23,19 @@ _ARCS: dict[str, dict[str, Any]] = {  # by shortcut, how it is called and drawn:
         "title": "average pool, projection (D)", "line": {"color": "#be185d", "width": 3, "dash": "dash"},
         "symbol": "square",
     },
+    "scaled": {"title": "x / 2", "symbol": "line-ew-open", **_VARIANT},
+    "exclusive": {"title": "exclusive gate", "symbol": "cross-open", **_VARIANT},
+    "gated": {"title": "shortcut-only gate", "symbol": "x-open", **_VARIANT},
+    "dropout": {"title": "dropout", "symbol": "asterisk-open", **_VARIANT},
 }  # fmt: skip
 
 
 def net_diagram(blocks: pd.DataFrame, plain: bool, broken: Collection[str] = ()) -> go.Figure:
     """The net from left to right, a box per block as tall as its feature map, shortcuts as arcs over their blocks.
 
-    blocks: name, stage, out_shape, params, macs, side (pixels, 1 for the head), shortcut (identity, A, B, C, D, or ""
-    for none), kernels, times (how many equal blocks the box stands for). A box's point index is its row. The `broken`
-    ones, by name, are red.
+    blocks: name, stage, out_shape, params, macs, side (pixels, 1 for the head), shortcut (a key of _ARCS, or "" for
+    none), kernels, times (how many equal blocks the box stands for). A box's point index is its row. The `broken` ones,
+    by name, are red.
     """
     x = np.arange(len(blocks)) + blocks.stage.ne(blocks.stage.shift()).cumsum().to_numpy() * 0.7
     side = blocks.side.to_numpy(float)

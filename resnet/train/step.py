@@ -25,12 +25,12 @@ class Step:
     """One optimiser step of `state`: (inputs, lr, step from 0) -> float32 figures, laid out as `measured_type`.
 
     Once the loss or a gradient is not finite, the weights stay as they are. On CUDA a step is replayed as a graph,
-    unless each is another one (stochastic depth) or other processes take part.
+    unless each is another one (stochastic depth, dropout) or other processes take part.
     """
 
     def __init__(self, state: State, feed: Feed, recipe: Recipe) -> None:
         self.state, self.feed, self.recipe = state, feed, recipe
-        self.drops = any(isinstance(module, StochasticDepth) for module in state.model.modules())
+        self.drops = any(isinstance(module, StochasticDepth | nn.Dropout) for module in state.model.modules())
         self.layers = LayerFigures(state.model)
         self.net, self.unproven = distributed.parallel(state.model), recipe.compile
         if recipe.compile:

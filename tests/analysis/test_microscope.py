@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from resnet.analysis.microscope import BRANCH, MAPS, SHORTCUT, SIDE, SUM, View, X, Y, among_noise, microscope
 from resnet.errors import Refused
 from resnet.nets.blocks import BLOCKS, Block, PreActivation
+from resnet.nets.kinds import IDENTITY_VARIANTS
 from resnet.nets.model import blocks, build, weight_layers
 from resnet.nets.spec import NetSpec, cifar, plain_twin
 from tests.support.unchanged import SMALL, images, leaves_model_as_found
@@ -23,6 +24,8 @@ NETS = {kind: replace(SMALL, block=kind, shortcut="B") for kind in BLOCKS} | {
     "D": replace(SMALL, block="preact-basic", shortcut="D"),
     "no norm": replace(SMALL, norm="none"),
     "squeezed, scaled, dropped": replace(SMALL, se=4, skip_init=True, stochastic_depth=0.5),
+    **{kind: replace(SMALL, shortcut=kind) for kind in IDENTITY_VARIANTS},
+    "gated before activation": replace(SMALL, shortcut="gated", block="preact-basic"),
     "clip": replace(SMALL, frames=4, shortcut="B"),
 }
 PLAIN = {kind: plain_twin(NETS[kind]) for kind in ("basic", "preact-bottleneck")}
@@ -57,10 +60,11 @@ def by_hand(model: nn.Module, name: str, x: Tensor) -> dict[str, Tensor]:
     assert isinstance(block, Block)
     found = {X: net[:at](x).detach().requires_grad_()}
     past, inside = block.enter(found[X])
-    found[BRANCH] = block.drop(block.alpha(block.se(block.branch(inside))))
+    gates = block.gates(past)
+    found[BRANCH] = block.alpha(block.se(block.branch(inside))) * (gates[0] if block.let else 1.0)
     ends = found[BRANCH]
     if block.downsample is not None:
-        found[SHORTCUT] = block.downsample(past) * 1.0
+        found[SHORTCUT] = block.downsample(past, *gates) * 1.0
         found[SUM] = ends = found[SHORTCUT] + found[BRANCH]
     found[Y] = block.get_submodule(block.last_act)(ends) if block.last_act else ends * 1.0
     loss = F.cross_entropy(net[at + 1 :](found[Y])[:1], torch.tensor([LABEL]))

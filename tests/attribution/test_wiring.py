@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet.attribution.methods import METHODS
+from resnet.nets.kinds import GATED, IDENTITY_VARIANTS
+from resnet.nets.layers import Gate
 from resnet.nets.model import build
+from resnet.nets.spec import StageSpec
 from tests.attribution.nets import SMALL, net
 
 GUIDED = ("guided-backprop", "guided-grad-cam", "deconvolution")
@@ -126,6 +129,17 @@ def test_our_blocks_are_wired_as_they_are_said_to_be(kind: str) -> None:
     traced = nn.Sequential(*ours.children())
     for method in METHODS.values():
         assert method.reason(traced) == method.reason(ours) == ""
+
+
+@pytest.mark.parametrize("kind", IDENTITY_VARIANTS)
+def test_gates_on_the_shortcut_are_refused_where_there_is_no_rule(kind: str) -> None:
+    model = build(replace(SMALL, stages=(StageSpec(2, 8),), shortcut=kind)).eval()
+    assert any(isinstance(module, Gate) for module in model.modules()) == (kind in GATED)
+    assert ("LRP has no rule for CarryGate" in METHODS["lrp"].reason(model)) == (kind in GATED)
+    assert ("DeepLift has no rule for" in METHODS["deep-lift"].reason(model)) == (kind in GATED)
+    assert {name for name in METHODS if METHODS[name].reason(model)} <= (
+        {"lrp", "deep-lift"} if kind in GATED else set()
+    )
 
 
 def test_reasons_do_not_change_the_net() -> None:

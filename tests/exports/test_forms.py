@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from safetensors import safe_open
 from safetensors.torch import load
 from torch import Tensor
@@ -27,7 +27,7 @@ from resnet.exports.plan import costs
 from resnet.nets.blocks import BLOCKS, SHORTCUTS
 from resnet.nets.codes import from_json
 from resnet.nets.inputs import Inputs
-from resnet.nets.kinds import STEMS
+from resnet.nets.kinds import IDENTITY_VARIANTS, STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS
 from resnet.nets.model import ResNet, build
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin, with_output_stride
@@ -48,8 +48,9 @@ def small(block: str = "basic", shortcut: str = "B", **values: Any) -> NetSpec:
     return NetSpec(stages, block, shortcut, **sizes | values)
 
 
+WRITTEN = [kind for kind in SHORTCUTS if kind not in IDENTITY_VARIANTS]  # as source code
 MIXED = (StageSpec(2, 8), StageSpec(2, 12, 2, 1, "C"), StageSpec(1, 12, 1, 2, "none"), StageSpec(2, 20, 2, 4, "D"))
-ODD: dict[str, NetSpec] = {f"{block} {kind}": small(block, kind) for block in BLOCKS for kind in SHORTCUTS}
+ODD: dict[str, NetSpec] = {f"{block} {kind}": small(block, kind) for block in BLOCKS for kind in WRITTEN}
 ODD |= {f"{block} {norm} {act}": small(block, norm=norm, activation=act, se=4, classes=3)
         for block in BLOCKS for norm, act in zip(NORMS, ACTIVATIONS, strict=True)}  # fmt: skip
 ODD |= {f"{stem} in {frames} frames": small(stem=stem, frames=frames, shortcut="A", in_channels=2)
@@ -138,6 +139,7 @@ def test_pytorch_source(clean: Worker, name: str) -> None:
 @settings(max_examples=25, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(spec=net_specs())
 def test_pytorch_source_of_any_net(clean: Worker, spec: NetSpec) -> None:
+    assume(not EXPORTERS["pytorch"].reason(spec))
     check_source(clean, spec)
 
 
@@ -242,6 +244,17 @@ def test_a_reason_is_a_sentence_and_refuses(kind: str) -> None:
         assert reasons[name].endswith(".")
         with pytest.raises(Refused, match=r"Received .* Choose"):
             export(kind, (TWINS | ODD)[name])
+
+
+@pytest.mark.parametrize("shortcut", IDENTITY_VARIANTS)
+def test_variants_of_the_identity_are_written_as_files_and_not_as_source(shortcut: str) -> None:
+    spec = small("basic", shortcut)
+    for each in (spec, replace(small(), stages=(StageSpec(2, 8), StageSpec(2, 8, shortcut=shortcut)))):
+        for kind in ("pytorch", "keras"):
+            assert EXPORTERS[kind].reason(each) == f"No source code is written yet for shortcut {shortcut}."
+    for kind in ("torchvision", "timm"):
+        assert "shortcut B" in EXPORTERS[kind].reason(replace(PRESETS["ResNet-18"], shortcut=shortcut))
+    build(spec).load_state_dict(load(export("weights", spec, trained_like(spec))), strict=True)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EXPORTERS if EXPORTERS[kind].needs_weights])

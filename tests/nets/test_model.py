@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet.nets.blocks import BLOCKS, MODES, SHORTCUTS, Block, BlockPlan, PreActBasicBlock, ZeroPad
-from resnet.nets.kinds import STEMS
-from resnet.nets.layers import ACTIVATIONS, NORMS, Add, Layers, SqueezeExcitation, StochasticDepth
-from resnet.nets.model import ResNet, blocks, build, memory_format, stage_names, weight_layers
+from resnet.nets.kinds import IDENTITY_VARIANTS, STEMS
+from resnet.nets.layers import ACTIVATIONS, NORMS, Add, Gate, Layers, SqueezeExcitation, StochasticDepth
+from resnet.nets.model import ResNet, block_plans, blocks, build, memory_format, stage_names, weight_layers
 from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin
 
 # The deepest twins repeat the blocks of the shallower ones; test_profiler.py builds them all.
@@ -238,11 +238,12 @@ def test_zero_and_skip_init_make_every_block_its_shortcut(block: str, shortcut: 
     rng = torch.Generator().manual_seed(0)
     for on in (True, False):
         for unit in blocks(build(small(block, shortcut, norm=norm, **{start: on}))).values():
+            unit.eval()
             assert unit.downsample is not None
             c_in = next(m.in_channels for m in unit.modules() if isinstance(m, nn.Conv2d))
             x = torch.rand(2, c_in, 6, 6, generator=rng)
             past, _ = unit.enter(x)
-            want = unit.downsample(past)
+            want = unit.downsample(past, *unit.gates(past))
             assert torch.equal(unit(x), want if "preact" in block else want.relu()) == on
             if isinstance(unit.downsample, nn.Identity):
                 assert torch.equal(unit(x), x) == on
@@ -256,6 +257,57 @@ def test_zero_init_changes_only_the_ends_of_the_branches() -> None:
         usual, zero = build(spec, 4).state_dict(), build(replace(spec, zero_init=True), 4).state_dict()
         differ = {key for key in usual if not torch.equal(usual[key], zero[key])}
         assert differ == {key for key in usual if key.endswith(f".{end}.weight")}
+
+
+# Variants of the identity (arXiv 1603.05027, Table 1)
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_variants_of_the_identity_are_what_the_paper_says(block: str, frames: int) -> None:
+    gate = 1 / (1 + math.exp(6))  # before it has learned to look
+    shares = {"scaled": (0.5, 1), "exclusive": (1 - gate, gate), "gated": (1 - gate, 1), "dropout": (0.5, 1)}
+    assert shares.keys() == set(IDENTITY_VARIANTS)
+    for kind, (way, inside) in shares.items():
+        model = build(small(block, kind, frames=frames)).eval()
+        plans = [plan for *_, plan in block_plans(model.spec)]
+        for plan, unit in zip(plans, blocks(model).values(), strict=True):
+            assert unit.shortcut_kind == (kind if plan.keeps_shape else "B")
+            if not plan.keeps_shape:
+                continue
+            if unit.gate is not None:
+                nn.init.zeros_(unit.gate.conv.get_parameter("weight"))
+            x = torch.rand(2, plan.c_in, *[4] * (3 if frames else 2))
+            y = way * x + inside * unit.branch(unit.enter(x)[1])
+            torch.testing.assert_close(unit(x), y if unit.preact else y.relu())
+
+
+def test_a_gate_looks_at_all_channels_of_a_pixel() -> None:
+    gate = Gate(3, Layers())
+    x = torch.randn(2, 3, 4, 5)
+    weight, bias = gate.conv.get_parameter("weight"), gate.conv.get_parameter("bias")
+    want = torch.einsum("oc,nchw->nohw", weight[:, :, 0, 0], x) + bias[:, None, None]
+    torch.testing.assert_close(gate(x), 1 / (1 + torch.exp(-want)))
+
+
+def test_dropout_on_the_shortcut_keeps_half_of_the_values_as_they_are() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(4, 8, 32, 32) + 0.1
+    way = SHORTCUTS["dropout"](BlockPlan("basic", 8, 8), True)
+    assert way is not None
+    kept = way.train()(x)
+    assert ((kept == 0) | (kept == x)).all()
+    assert (kept > 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert torch.equal(way.eval()(x), x / 2)
+
+
+def test_variants_change_no_weight_of_the_main_path() -> None:
+    usual = build(small("basic", "B"), 4).state_dict()
+    for kind in IDENTITY_VARIANTS:
+        own = build(small("basic", kind), 4).state_dict()
+        assert own.keys() - usual.keys() == {key for key in own if ".gate." in key}
+        assert all(torch.equal(own[key], value) for key, value in usual.items() if ".downsample." not in key)
+        assert [key for key in own if key.endswith("gate.conv.bias") and not (own[key] == -6).all()] == []
 
 
 # Modes: a net without a block, or with only one of its two ways
@@ -295,7 +347,9 @@ def test_each_mode_runs_what_it_says(block: str, shortcut: str) -> None:
         assert unit.mode == "both"
         x = x - x.mean()  # negative values too, so that a lost ReLU shows
         past, inside = unit.enter(x)
-        branch = unit.branch(inside)
+        branch, gates = unit.branch(inside), unit.gates(past)
+        if unit.shortcut_kind == "exclusive":
+            branch = branch * gates[0]
         assert unit.keeps_shape == (branch.shape == x.shape)
         for mode in MODES:
             possible = {"shortcut": shortcut != "none", "cut": unit.keeps_shape}.get(mode, True)
@@ -304,7 +358,7 @@ def test_each_mode_runs_what_it_says(block: str, shortcut: str) -> None:
                     unit.mode = mode
                 continue
             unit.mode = mode
-            way = x if unit.downsample is None else unit.downsample(past)
+            way = x if unit.downsample is None else unit.downsample(past, *gates)
             total = branch if shortcut == "none" else branch + way
             want = {"both": total, "branch": branch, "shortcut": way}.get(mode, x)
             acts = mode != "cut" and "preact" not in block
@@ -440,7 +494,8 @@ def test_option_a_is_the_slow_reference(c_in: int, c_out: int, stride: int, heig
 def test_without_norm_convolutions_are_biased(block: str, shortcut: str) -> None:
     for norm in NORMS:
         model = build(small(block, shortcut, norm=norm), 1)
-        convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+        gates = [m.conv for m in model.modules() if isinstance(m, Gate)]  # always biased
+        convs = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m not in gates]
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase | nn.GroupNorm)]
         normed = len(weight_layers(model)) - 1 if "preact" in block else len(convs)  # its projections have none
         assert len(norms) == (0 if norm == "none" else normed)

@@ -199,6 +199,7 @@ RESUMED = {
     "residual": (TINY, RECIPE),
     "plain": (plain_twin(TINY), RECIPE),
     "stochastic depth": (DROPPING, RECIPE),
+    "dropout": (dataclasses.replace(TINY, shortcut="dropout"), RECIPE),
     "no Nesterov": (TINY, dataclasses.replace(RECIPE, nesterov=False)),
     "averaged": (TINY, dataclasses.replace(RECIPE, ema=0.5)),
     "blanked patches": (TINY, dataclasses.replace(RECIPE, mask=True)),
@@ -504,6 +505,8 @@ KINDS: dict[str, dict] = {
     "group norm, GELU, squeeze": {"norm": "group", "activation": "gelu", "se": 4},
     "bottleneck in groups, average pool": {"block": "bottleneck", "shortcut": "D", "cardinality": 2, "stem": "deep"},
     "projections everywhere, SiLU": {"shortcut": "C", "activation": "silu", "zero_init": True},
+    "exclusive gates": {"shortcut": "exclusive"},
+    "gates on the shortcut alone, before activation": {"shortcut": "gated", "block": "preact-bottleneck"},
 }
 
 
