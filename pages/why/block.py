@@ -118,9 +118,9 @@ def show(shown: list[Shown], picked: Picked) -> None:
             st.info(f"{net.title} has no block {block}.")
     if work.ready([request for _, request in asked], "Look into the block"):
         for number, (net, request) in enumerate(asked):
-            found = work.result(request)
-            st.markdown(f"**{net.title}**, {block}, {net.trained}" + (f". {found.note}" if found.note else ""))
-            SHOW[view or FORWARD](found, f"block.{number}.{view}")
+            if found := work.result(request):
+                st.markdown(f"**{net.title}**, {block}, {net.trained}" + (f". {found.note}" if found.note else ""))
+                SHOW[view or FORWARD](found, f"block.{number}.{view}")
 
 
 controls, result = st.columns([1, 2.6], gap="large")

@@ -61,28 +61,27 @@ def _maps(shown: list[Shown], picked: Picked) -> None:
     if not work.ready([request for _, request in asked], "Look at its features"):
         return
     for number, (net, request) in enumerate(asked):
-        seen = work.result(request)
-        text = f"{net.title}, {label}: its strongest channels on this picture, the strongest first."
-        widgets.chart(plots.map_grid(seen.maps, seen.channels.tolist()), text, f"features.maps.{number}")
-        with st.expander("The kernels of its first convolution"):
-            text = "What the first layer looks for, all on one scale; grey is 0."
-            widgets.chart(plots.kernel_grid(seen.kernels), text, f"features.kernels.{number}")
+        if seen := work.result(request):
+            text = f"{net.title}, {label}: its strongest channels on this picture, the strongest first."
+            widgets.chart(plots.map_grid(seen.maps, seen.channels.tolist()), text, f"features.maps.{number}")
+            with st.expander("The kernels of its first convolution"):
+                text = "What the first layer looks for, all on one scale; grey is 0."
+                widgets.chart(plots.kernel_grid(seen.kernels), text, f"features.kernels.{number}")
     if near:
         with widgets.show_errors(Refused):
-            _nearest(
-                [(net, Nearest(request.model, request.picture, request.layer)) for net, request in asked if net.run]
-            )
+            runs = [(net, request) for net, request in asked if net.run]
+            _nearest([(net, Nearest(each.model, each.picture, each.layer)) for net, each in runs])
 
 
 def _nearest(asked: list[tuple[Shown, Nearest]]) -> None:
     if not work.ready([request for _, request in asked], "Find them"):
         return
     for net, request in asked:
-        found = work.result(request)
-        names = [net.class_names[label] for label in found.labels]
-        captions = [f"{name}, {cosine:.2f}" for name, cosine in zip(names, found.cosines, strict=True)]
-        st.markdown(f"**{net.title}**")
-        st.image([widgets.rgb(pixels) for pixels in found.pictures], captions, width=84)
+        if found := work.result(request):
+            names = [net.class_names[label] for label in found.labels]
+            captions = [f"{name}, {cosine:.2f}" for name, cosine in zip(names, found.cosines, strict=True)]
+            st.markdown(f"**{net.title}**")
+            st.image([widgets.rgb(pixels) for pixels in found.pictures], captions, width=84)
     st.caption("Among 2,000 training images, by the cosine of the layer's features, averaged over places.")
 
 

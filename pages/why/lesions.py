@@ -100,12 +100,12 @@ def _left(shown: list[Shown], cuts: dict[str, str]) -> None:
         return
     for net, request, column in zip(shown, asked, st.columns(max(2, len(shown))), strict=False):
         with column, widgets.show_errors(Refused):
-            left = work.result(request)
-            st.metric(
-                f"{net.title}, accuracy on {left.images:,} images", f"{left.accuracy:.1%}",
-                f"{left.accuracy - left.whole_accuracy:+.1%}", border=True,
-            )  # fmt: skip
-            st.caption(f"Loss {left.loss:.3g}; whole, {left.whole_loss:.3g}.")
+            if left := work.result(request):
+                st.metric(
+                    f"{net.title}, accuracy on {left.images:,} images", f"{left.accuracy:.1%}",
+                    f"{left.accuracy - left.whole_accuracy:+.1%}", border=True,
+                )  # fmt: skip
+                st.caption(f"Loss {left.loss:.3g}; whole, {left.whole_loss:.3g}.")
     if st.toggle("Gradients of these nets", **widgets.linked("gradients")):
         table = work.result(Analysed("gradients", tuple(broken), OWN, 64))
         if table is not None:
