@@ -42,6 +42,38 @@ HEADS = {
         "“Without shortcuts the gradient vanishes on its way back to the first layers”, many textbooks say. Guess, "
         "then measure it: on untrained nets or trained ones, with batch norm, another norm or none.",
     ),
+    "signal": Head(
+        ":material/graphic_eq:",
+        "On the way forward each block adds something to what it was given. How much, and do late blocks still add "
+        "anything?",
+    ),
+    "paths": Head(
+        ":material/alt_route:",
+        "At each addition the gradient has two ways back: through the shortcut and through the branch. Which one "
+        "brings more, and how deep is the net that the gradient really sees?",
+    ),
+    "batches": Head(
+        ":material/scatter_plot:",
+        "A step that helps one mini-batch should help the next. Do their gradients agree, and does the gradient change "
+        "smoothly from one input to another?",
+    ),
+    "lesions": Head(
+        ":material/content_cut:",
+        "Take a trained net and cut a block, its shortcut or its branch. What is left of its accuracy, and of its "
+        "twin's?",
+    ),
+    "landscape": Head(
+        ":material/landscape:",
+        "Walk away from the weights that training found, in a random direction or over a plane, and watch the loss.",
+    ),
+    "features": Head(
+        ":material/grid_view:",
+        "What the layers make of a picture, which of them are alike, and how much of the image a unit really sees.",
+    ),
+    "claims": Head(
+        ":material/fact_check:",
+        "Sentences that are often said of residual nets. Each with the figures that test it, and a verdict.",
+    ),
     "saliency": Head(
         ":material/visibility:",
         "One picture, one net or two: which pixels made each of them say what it says?",

@@ -68,8 +68,8 @@ def test_twins_move_alike() -> None:
     assert all(torch.equal(one[name], moved) for name, moved in other.items())
     for seed, number in ((6, 0), (5, 1)):
         assert not any(torch.equal(moved, random_direction(plain, seed, number)[name]) for name, moved in other.items())
-    one, other = (other[f"layer1.0.conv{number}.weight"].flatten() for number in (1, 2))
-    assert abs(F.cosine_similarity(one, other, dim=0)) < 0.2, "each layer has numbers of its own"
+    first, second = (other[f"layer1.0.conv{number}.weight"].flatten() for number in (1, 2))
+    assert abs(F.cosine_similarity(first, second, dim=0)) < 0.2, "each layer has numbers of its own"
 
 
 def test_the_middle_is_the_net_itself() -> None:

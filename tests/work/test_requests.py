@@ -50,6 +50,10 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
     made: list[Request] = [
         analysing.Analysed("gradients", tuple(Model(net, SEED) for net in twins(NET)), analysing.NOISE, 4),
         analysing.Inspected(*trained, PICTURE, "layer1.0"),
+        analysing.Broken(*trained, (("layer1.0", "cut"),), 20),
+        analysing.Alike(*trained, *trained, 20),
+        analysing.Features(*trained, PICTURE, "layer1"),
+        analysing.Nearest(*trained, PICTURE, "layer1", 20),
         explaining.Answers(trained, (PICTURE,)),
         explaining.Maps((explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0),)),
         judging.Judged(explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0), "single"),
