@@ -30,11 +30,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "zoo": {"costs", "nets", ""},
     "exports": {"costs", "nets", ""},
     "analysis": {"nets", ""},
+    "claims": {"analysis", "runs", "nets", ""},
     "attribution": {"nets", "zoo", ""},
     "trust": {"attribution", "nets", "data", ""},
     "work": {"trust", "attribution", "analysis", "exports", "zoo", "runs", "data", "costs", "nets", ""},
     "plots": set(),
-    "cli": {"", "nets", "data", "costs", "train", "runs", "zoo", "exports", "analysis", "attribution", "trust", "work"},
+    "cli": {
+        "",
+        "nets",
+        "data",
+        "costs",
+        "train",
+        "runs",
+        "zoo",
+        "exports",
+        "analysis",
+        "claims",
+        "attribution",
+        "trust",
+        "work",
+    },
 }
 PUBLIC = {"__init__", "__main__"}  # of resnet/: they name what is in the rooms
 

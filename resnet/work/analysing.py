@@ -71,6 +71,9 @@ class Analysed:
         nets = [(model.title, model.plain) for model in self.models]
         for number, each in enumerate(self.models):
             yield Progress(number / len(self.models), each.title)
+            torch.manual_seed(
+                self.seed
+            )  # of dropout and stochastic depth in train mode; this process is the work's own
             model, _, inputs = each.open()
             if reason := entry.reason(model):
                 raise Refused(f"{entry.title} does not apply to {each.title}. {reason}")
