@@ -150,7 +150,7 @@ def _paths() -> Iterator[Figure]:
 
 
 def _length(spec: NetSpec, seed: int) -> float:
-    return mean_length(last(path_lengths(build(spec, seed), *noise_batch(spec, BATCH, seed), seed=seed)))
+    return mean_length(last(path_lengths(build(spec, seed), *noise_batch(spec, 16, seed), seed=seed)))
 
 
 def _agreement() -> Iterator[Figure]:
