@@ -7,16 +7,20 @@ import streamlit as st
 
 from pages.ui import analysis, gradients, state, widgets, work
 from pages.ui.analysis import Drawn
-from pages.ui.cached import net_profile
+from pages.ui.cached import net_profile, photo_view
 from pages.ui.lab.nets import Shown
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.lesions import lesions_of
+from resnet.data.samples import SAMPLES
 from resnet.errors import Refused
 from resnet.nets.blocks import MODES
 from resnet.nets.model import blocks
 from resnet.plots import lesions as plots
+from resnet.plots.attribution import COLOURS, Look, overlay, whole
 from resnet.plots.nets import net_diagram
 from resnet.work.analysing import OWN, Analysed, Broken
+from resnet.work.explaining import Answers, Maps, Picture, Query
+from resnet.work.weights import Model
 
 HAND = "hand"
 CUT = {"cut": "cut the block (y = x)", "shortcut": "cut its branch", "branch": "cut its shortcut (y = F(x))"}
@@ -111,6 +115,34 @@ def _left(shown: list[Shown], cuts: dict[str, str]) -> None:
         if table is not None:
             for number, (figure, caption) in enumerate(gradients.draw(table)):
                 widgets.chart(figure, caption, f"lesions.gradients.{number}")
+    if st.toggle("Grad-CAM by these nets", **widgets.linked("cam")):
+        _cams(shown, broken)
+
+
+def _cams(shown: list[Shown], broken: list[Model]) -> None:
+    """Grad-CAM of a sample photo by the broken nets, for the class that each whole net names."""
+    name = st.selectbox("Photo", list(SAMPLES), format_func=lambda name: SAMPLES[name].title, **widgets.linked("photo"))
+    raw = SAMPLES[name].path.read_bytes()
+    seen = [photo_view(raw, model.frame, "crop").pixels for model in broken]
+    pictures = tuple(map(Picture.of, seen))
+    answers = work.result(Answers(tuple(net.model for net in shown), pictures), "Classify it")
+    if not answers:
+        return
+    classes = [answer.top(1)[0] for answer in answers]
+    asked = zip(broken, pictures, classes, strict=True)
+    queries = tuple(
+        Query(model, picture, "grad-cam", list(model.layers().values())[-1], target) for model, picture, target in asked
+    )
+    maps = work.result(Maps(queries), "Explain it")
+    if maps is None:
+        return
+    high = max(float(abs(each).max()) for each in maps) or 1.0
+    for place, (net, column) in enumerate(zip(shown, st.columns(max(2, len(shown))), strict=False)):
+        with column:
+            ground, said = widgets.rgb(seen[place]), net.class_names[classes[place]]
+            figure = overlay(ground, maps[place], whole(ground), Look(COLOURS[0], 0.55, high))
+            text = f"{net.title} with the blocks broken: Grad-CAM for “{said}”, which the whole net names."
+            widgets.chart(figure, text, f"lesions.cam.{place}")
 
 
 DRAWS = {"lesions": one, "drops": dropped, "shuffles": shuffled}

@@ -113,6 +113,14 @@ VIEWS = {
     "budget": [],
     "relatives": ["Layers", "Counting rules", "Stages"],
     "export": [],
+    "block": ["Back", "One step"],
+    "signal": ["Layer responses"],
+    "paths": ["Path lengths"],
+    "batches": ["Shattered gradients"],
+    "lesions": ["One block broken"],
+    "landscape": [],
+    "features": ["Which layers are alike?"],
+    "claims": [],
 }
 
 
@@ -155,7 +163,7 @@ def test_long_work_starts_at_a_click_and_can_be_cancelled(address: str, page: Pa
     page.get_by_role("button", name="Cancel").click()
     compute.click()
     expect(page.get_by_role("progressbar")).to_be_visible()
-    expect(page.get_by_text("||dL/dW|| against depth")).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("Gradient of the loss with respect to each layer's weights")).to_be_visible(timeout=120_000)
     settled(page)
     fine(page)
 
@@ -224,12 +232,13 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     expect(badges).to_have_count(2)  # beside each net's name; the table of runs below says it too
     fine(page)
 
-    choose(page, "Insight", "Gradients")
+    choose(page, "Why it works", "Gradients")
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     expect(page.get_by_text("per layer").first).to_be_visible()
     pictures(page, "4-gradients")
-    page.get_by_role("radio", name="after training").click()
-    expect(page.get_by_text("after training, on one batch").first).to_be_visible()
+    pick(page, "Nets, up to 4 side by side", re.compile(r"on cifar10 \(2"))  # the pair that was trained here
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("one batch in train mode").first).to_contain_text("ResNet-20 (2)")
     fine(page)
 
     choose(page, "Insight", "Saliency")

@@ -92,6 +92,15 @@ def test_gradients_follow_the_broken_net(pair: list[Run]) -> None:
     assert len(fine(app).get("plotly_chart")) == 3  # the diagram and the two figures
 
 
+def test_grad_cam_follows_the_broken_net(pair: list[Run]) -> None:
+    whole = open_page("why/lesions.py")
+    field(whole, "toggle", "cam").set_value(True).run()
+    broken = open_page("why/lesions.py", cuts="layer2.0:branch")
+    field(broken, "toggle", "cam").set_value(True).run()
+    [whole_map, broken_map] = [fine(app).get("plotly_chart")[1].proto.spec for app in (whole, broken)]
+    assert whole_map != broken_map, "the residual net's is another"
+
+
 @pytest.mark.parametrize("view", ["A picture, layer by layer", "Layers of two nets"])
 def test_features_of_a_picture_and_of_two_nets(view: str, pair: list[Run]) -> None:
     app = open_page("why/features.py", view=view, photo="sample:cat")
