@@ -34,8 +34,6 @@ class Drawn(NamedTuple):
 
 
 Draw = Callable[[pd.DataFrame], Iterable[Drawn]]
-
-
 Options = Callable[[str], Mapping[str, object]]
 
 
@@ -91,10 +89,10 @@ def explained(entry: Analysis) -> None:
 
 def asked(key: str, options: Options = lambda key: {}, trained: bool = False) -> Analysed | None:
     """The fields of nets and images; None without a net. Refused."""
-    entry, seed = ANALYSES[key], int(state.widget("seed", 0) or 0)
-    shown = trained_nets() if trained else nets(seed)
-    if not shown:
-        return None
+    entry, above = ANALYSES[key], st.container()
+    seed = seed_field()
+    with above:
+        shown = trained_nets() if trained else nets(seed)
     reasons = {each.title: entry.reason(each.model.outline()) for each in shown}
     for title, reason in reasons.items():
         if reason:
@@ -106,14 +104,16 @@ def asked(key: str, options: Options = lambda key: {}, trained: bool = False) ->
     source = _source(shown)
     own = tuple(options(key).items())
     count = _count(entry, key, models, source, own)
-    text = "Draws the weights of untrained nets, the noise, and what the analysis draws."
-    seed = st.number_input("Seed", 0, 2**31 - 1, step=1, help=text, **widgets.linked("seed"))
     changed = 0.0 if source in (NOISE, OWN) else data_changed(source)
-    return Analysed(key, models, source, count, int(seed), _with_seed(entry, own, int(seed)), changed)
+    if "seed" in entry.options:
+        own = (*own, ("seed", seed))
+    return Analysed(key, models, source, count, seed, own, changed)
 
 
-def _with_seed(entry: Analysis, own: tuple[tuple[str, object], ...], seed: int) -> tuple[tuple[str, object], ...]:
-    return (*own, ("seed", seed)) if "seed" in entry.options else own
+def seed_field() -> int:
+    """Drawn before what it decides."""
+    text = "Draws the weights of untrained nets, the noise, and what the analysis draws."
+    return int(st.number_input("Seed", 0, 2**31 - 1, step=1, help=text, **widgets.linked("seed")))
 
 
 def nets(seed: int) -> list[Shown]:
@@ -148,14 +148,11 @@ def _switched(shown: Shown, norm: str, start: str) -> Shown:
 
 def _source(shown: list[Shown]) -> str:
     """Where the images come from."""
-    described = [each.model.spec for each in shown]
-    titles = {NOISE: "Gaussian noise"} if all(described) else {}
-    if all(each.run for each in shown):
-        titles = {OWN: "test images of the nets' own data"} | titles
-    if all(spec is None or (spec.classes, spec.in_channels, spec.frames) == (10, 3, 0) for spec in described):
+    specs = [each.model.spec for each in shown]
+    titles = {OWN: "test images of the nets' own data"} if all(each.run for each in shown) else {}
+    titles[NOISE] = "Gaussian noise"
+    if all(spec and (spec.classes, spec.in_channels, spec.frames) == (10, 3, 0) for spec in specs):
         titles |= {name: f"test images of {name}" for name in datasets.available()}
-    if not titles:
-        raise Refused("These nets see different images, so they cannot be held side by side.")
     usual, before, held = next(iter(titles)), state.result("why.usual"), state.widget("images")
     state.set_result("why.usual", usual)
     if held is not None and (held == before or held not in titles):  # nobody has chosen it, or it is gone
@@ -167,20 +164,13 @@ def _count(
     entry: Analysis, key: str, models: tuple[Model, ...], source: str, options: tuple[tuple[str, object], ...]
 ) -> int:
     """How many images; at first the largest power of two that is light work, else the smallest. Refused."""
-    limit = entry.images if entry.together else min(batch_limit(model.described) for model in models)
+    limit = entry.images if entry.together else min(map(batch_limit, models))
     sizes = [size for size in (entry.images >> step for step in range(5)) if 2 <= size <= limit] or [limit]
     prices = {size: Analysed(key, models, source, size, 0, options).cost() for size in sizes}
     usual = sizes[0] if entry.together else sizes[-1]
     first = next((size for size, price in prices.items() if price.light), usual)
-    return int(
-        st.number_input(
-            "Images" if entry.together else "Images in the batch",
-            2,
-            limit,
-            first,
-            key=f"why.count.{key}.{limit}.{first}",
-        )
-    )
+    label = "Images" if entry.together else "Images in the batch"
+    return int(st.number_input(label, 2, limit, first, key=f"why.count.{key}.{limit}.{first}"))
 
 
 def _show(key: str, draw: Draw, table: pd.DataFrame) -> None:

@@ -126,7 +126,10 @@ def show(shown: list[Shown], picked: Picked) -> None:
 controls, result = st.columns([1, 2.6], gap="large")
 picked = None
 with controls, widgets.show_errors(Refused):
-    shown = [net for net in analysis.nets(int(state.widget("seed", 0) or 0)) if net.model.spec]
+    above = st.container()
+    seed = analysis.seed_field()
+    with above:
+        shown = [net for net in analysis.nets(seed) if net.model.spec]
     if shown:
         [photo, *_] = [*state.linked("photo"), ""]
         picked = picture_field(shown, photo)

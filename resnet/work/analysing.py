@@ -86,7 +86,7 @@ class Analysed:
 
     def _batch(self, each: Model, inputs: Inputs | None) -> tuple[Tensor, Tensor]:
         if self.source == NOISE:
-            return noise_batch(each.described, self.count, self.seed)
+            return noise_batch(each, self.count, self.seed)
         if self.source == OWN:
             return open_run(runs.find(each.weights.name), each.weights.epoch).test_batch(self.count)
         data = datasets.load_offered(self.source, size=each.image_size, train=2000)

@@ -63,7 +63,7 @@ def backward(net: NetSpec | Profiled, batch: int) -> Cost:
     return Cost(WORKSPACE * FLOAT * held, work + _overhead(found))
 
 
-def batch_limit(spec: NetSpec) -> int:
+def batch_limit(spec: NetSpec | Profiled) -> int:
     """How many images fit into WORK_BYTES, MOST at most; Refused where not even two do, which batch norm needs."""
     one, two = backward(spec, 1).bytes, backward(spec, 2).bytes
     if two > WORK_BYTES:

@@ -113,6 +113,15 @@ class Model(NamedTuple):
         return profile_relative(self.name, self.image_size)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, S, S), or (C, T, S, S)."""
+        return self.profile.input_shape
+
+    @property
+    def classes(self) -> int:
+        return self.profile.rows[-1].out_shape[0]
+
+    @property
     def described(self) -> NetSpec:
         """The spec; Refused for a relative."""
         if self.spec is None:

@@ -69,6 +69,12 @@ def test_the_address_holds_the_view() -> None:
     assert address(other, "nets") == code
 
 
+def test_the_first_figure_of_a_link_has_its_seed() -> None:
+    app = open_page(PAGE, nets=f"new:{to_code(TINY)}", seed="5")
+    expected = gradient_norms(build(TINY, seed=5), *noise_batch(TINY, 128, seed=5))
+    assert drawn(app) == pytest.approx(expected[expected.kind == OUTPUT].norm.tolist(), rel=1e-4)
+
+
 def test_images_of_a_data_set() -> None:
     app = open_page(PAGE, net=to_code(TINY))
     field(app, "selectbox", "images").set_value("shapes").run()
