@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 import streamlit as st
 
-from pages.ui import analysis, gradients, state, widgets, work
+from pages.ui import analysis, norms, state, widgets, work
 from pages.ui.analysis import Drawn
 from pages.ui.cached import net_profile, photo_view
 from pages.ui.lab.nets import Shown
@@ -113,7 +113,7 @@ def _left(shown: list[Shown], cuts: dict[str, str]) -> None:
     if st.toggle("Gradients of these nets", **widgets.linked("gradients")):
         table = work.result(Analysed("gradients", tuple(broken), OWN, 64))
         if table is not None:
-            for number, (figure, caption) in enumerate(gradients.draw(table)):
+            for number, (figure, caption) in enumerate(norms.draw(table)):
                 widgets.chart(figure, caption, f"lesions.gradients.{number}")
     if st.toggle("Grad-CAM by these nets", **widgets.linked("cam")):
         _cams(shown, broken)
