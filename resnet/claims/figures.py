@@ -17,7 +17,7 @@ import pandas as pd
 from resnet.analysis.agreement import agreement, mean_cosine
 from resnet.analysis.batches import noise_batch
 from resnet.analysis.contract import last
-from resnet.analysis.gradients import OUTPUT, gradient_norms, trend
+from resnet.analysis.gradients import OUTPUT, Trend, gradient_norms, trend
 from resnet.analysis.landscape import line
 from resnet.analysis.lesions import lesions
 from resnet.analysis.paths import mean_length, path_lengths
@@ -106,12 +106,17 @@ def _kind(spec: NetSpec) -> str:
     return "plain" if spec.plain else "resnet"
 
 
+@lru_cache(8)
+def _trend(spec: NetSpec, seed: int) -> Trend:
+    return trend(gradient_norms(build(spec, seed), *noise_batch(spec, BATCH, seed)), OUTPUT)
+
+
 def _ratio(spec: NetSpec, seed: int) -> float:
-    return trend(gradient_norms(build(spec, seed), *noise_batch(spec, BATCH, seed)), OUTPUT).ratio or 0.0
+    return _trend(spec, seed).ratio or 0.0
 
 
 def _factor(spec: NetSpec, seed: int) -> float:
-    return trend(gradient_norms(build(spec, seed), *noise_batch(spec, BATCH, seed)), OUTPUT).factor or 0.0
+    return _trend(spec, seed).factor or 0.0
 
 
 def _signal() -> Iterator[Figure]:
