@@ -48,9 +48,8 @@ CLAIMS: dict[str, Claim] = {
         ("loss-plain-20", "loss-resnet-20", "loss-plain-56", "loss-resnet-56"),
         "He et al. 2015 (4.1): at 18 layers both end alike, and the residual net converges faster; at 34 layers the "
         "plain net is worse from beginning to end.",
-        "holds only with",
-        "It holds only with depth: at 20 layers the training losses are close after the same steps, at 56 they are far "
-        "apart.",
+        "holds",
+        "After the same steps the residual net's training loss is the lower one: somewhat at 20 layers, by far at 56.",
     ),
     "overfit": Claim(
         "Deeper plain nets are worse because they overfit.",

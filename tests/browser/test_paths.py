@@ -158,7 +158,7 @@ REPLAYS = {
 
 def test_long_work_starts_at_a_click_and_can_be_cancelled(address: str, page: Page) -> None:
     page.goto(f"{address}/gradients?net=ResNet-50")
-    compute = page.get_by_role("button", name=re.compile(r"Compute \(about \d+ s, .+ GB\)"))
+    compute = page.get_by_role("button", name=re.compile(r"Compute \(about \d+ (s|min), .+ GB\)"))
     compute.click()
     page.get_by_role("button", name="Cancel").click()
     compute.click()
@@ -234,7 +234,7 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
 
     choose(page, "Why it works", "Gradients")
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
-    expect(page.get_by_text("per layer").first).to_be_visible()
+    expect(page.get_by_text("Towards the input:").first).to_be_visible()
     pictures(page, "4-gradients")
     pick(page, "Nets, up to 4 side by side", re.compile(r"on cifar10 \(2"))  # the pair that was trained here
     page.keyboard.press("Escape")
