@@ -236,9 +236,6 @@ def test_the_main_path(address: str, page: Page, cifar10: Path) -> None:
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     expect(page.get_by_text("Towards the input:").first).to_be_visible()
     pictures(page, "4-gradients")
-    pick(page, "Nets, up to 4 side by side", re.compile(r"on cifar10 \(2"))  # the pair that was trained here
-    page.keyboard.press("Escape")
-    expect(page.get_by_text("one batch in train mode").first).to_contain_text("ResNet-20 (2)")
     fine(page)
 
     choose(page, "Insight", "Saliency")
