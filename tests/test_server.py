@@ -50,7 +50,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "app.py", folder)
     for name in ("pages", ".streamlit"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "resnet").symlink_to(ROOT / "resnet")
+    for name in ("resnet", "assets"):
+        (folder / name).symlink_to(ROOT / name)
     for name, source in EXTRA.items():
         (folder / "pages" / "start" / f"{name}.py").write_text(source)
     return folder
