@@ -5,7 +5,7 @@ import streamlit as st
 from pages.ui import boxes, state, widgets, work
 from pages.ui.cached import method_reasons
 from pages.ui.lab.nets import Shown, classes_list, nets_field
-from pages.ui.lab.picture import Picked, picture_field
+from pages.ui.lab.picture import Picked, linked_picture
 from pages.ui.lab.scene import Scene, setting_fields
 from pages.ui.lab.views import VIEWS
 from resnet.attribution.methods import METHODS
@@ -33,10 +33,8 @@ picked = None
 with controls, widgets.show_errors(Refused):
     shown = nets_field(state.linked("nets"))
     if shown:
-        [cut, *_] = [*state.linked("cut"), ""]
-        [photo, *_] = [*state.linked("photo"), ""]
-        picked = picture_field(shown, photo, cut)
-        state.link(nets=[net.id for net in shown], photo=[picked.id or ""], cut=[picked.cut])
+        picked = linked_picture(shown)
+        state.link(nets=[net.id for net in shown])
         classes_list(shown)
 with result, widgets.show_errors(Refused):
     if picked:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.ui import state, widgets, work
-from pages.ui.cached import data_changed
+from pages.ui.cached import analysis_reasons, data_changed
 from pages.ui.lab.nets import NEW, Shown, nets_field
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.contract import Analysis
@@ -59,8 +59,8 @@ def show(key: str, draws: Mapping[str, Draw], options: Options = lambda key: {},
         explained(entry)
         if request is None:
             st.info("Choose a net to which this applies.")
-        elif (table := work.result(request, draw=lambda table: _show(key, draw, table))) is not None:
-            _show(key, draw, table)
+        elif (table := work.result(request, draw=lambda table: charts(draw(table), f"why.{key}"))) is not None:
+            charts(draw(table), f"why.{key}")
             st.caption(f"**Look for this.** {entry.look}")
             with st.expander("The numbers"):
                 widgets.table(table, {})
@@ -93,7 +93,7 @@ def asked(key: str, options: Options = lambda key: {}, trained: bool = False) ->
     seed = seed_field()
     with above:
         shown = trained_nets() if trained else nets(seed)
-    reasons = {each.title: entry.reason(each.model.outline()) for each in shown}
+    reasons = {each.title: analysis_reasons(each.model)[key] for each in shown}
     for title, reason in reasons.items():
         if reason:
             st.info(f"{title} is left out. {reason}")
@@ -166,13 +166,13 @@ def _count(
     """How many images; at first the largest power of two that is light work, else the smallest. Refused."""
     limit = entry.images if entry.together else min(map(batch_limit, models))
     sizes = [size for size in (entry.images >> step for step in range(5)) if 2 <= size <= limit] or [limit]
-    prices = {size: Analysed(key, models, source, size, 0, options).cost() for size in sizes}
-    usual = sizes[0] if entry.together else sizes[-1]
-    first = next((size for size, price in prices.items() if price.light), usual)
+    light = (size for size in sizes if Analysed(key, models, source, size, 0, options).cost().light)
+    first = next(light, sizes[0] if entry.together else sizes[-1])
     label = "Images" if entry.together else "Images in the batch"
     return int(st.number_input(label, 2, limit, first, key=f"why.count.{key}.{limit}.{first}"))
 
 
-def _show(key: str, draw: Draw, table: pd.DataFrame) -> None:
-    for number, (figure, caption) in enumerate(draw(table)):
-        widgets.chart(figure, caption, f"why.{key}.{number}")
+def charts(drawn: Iterable[Drawn], key: str) -> None:
+    """The figures one below the other."""
+    for number, (figure, caption) in enumerate(drawn):
+        widgets.chart(figure, caption, f"{key}.{number}")

@@ -10,6 +10,8 @@ import streamlit as st
 from PIL import Image
 from streamlit import runtime
 
+from resnet.analysis.analyses import ANALYSES
+from resnet.analysis.lesions import lesions_of
 from resnet.attribution.methods import METHODS
 from resnet.costs.memory import Memory, memory
 from resnet.costs.profiler import Profile, profile
@@ -18,6 +20,7 @@ from resnet.data.photos import open_photo
 from resnet.data.views import Frame, View, see
 from resnet.errors import Refused
 from resnet.exports.forms import export
+from resnet.nets.model import blocks
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
 from resnet.runs.curves import Digest, follow
@@ -65,6 +68,19 @@ def check_reasons(model: Model, method: str) -> dict[str, str]:
     """Why each check of a photo's map does not apply to the net and the method, "" where it does."""
     net, unknown = model.outline(), "Nobody has drawn where the object is. League tables on `shapes` know it."
     return {name: unknown if check.by_masks else check.reason(net, method) for name, check in CHECKS.items()}
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def analysis_reasons(model: Model) -> dict[str, str]:
+    """Why each analysis does not apply to the net, "" where it does."""
+    net = model.outline()
+    return {name: entry.reason(net) for name, entry in ANALYSES.items()}
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def breakable(model: Model) -> dict[str, list[str]]:
+    """The modes that break each of the net's blocks, as `lesions_of` has them."""
+    return {name: lesions_of(block) for name, block in blocks(model.outline()).items()}
 
 
 def league_of(model: Model, data: str) -> League:

@@ -5,13 +5,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pages.ui.analysis import Drawn
+from pages.ui.widgets import amount
 from resnet.analysis.gradients import OUTPUT, THEORY, WEIGHT, trend
 from resnet.plots import analysis as plots
-
-
-def amount(value: float) -> str:
-    """Three digits, in full where a reader can take them in: 9.21, 13,700, 1.2e+20."""
-    return f"{float(f'{value:.3g}'):,.0f}" if 1e3 <= value < 1e15 else f"{value:.3g}"
 
 
 def reading(frame: pd.DataFrame, kind: str) -> str:

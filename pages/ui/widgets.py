@@ -79,6 +79,13 @@ def chart(figure: go.Figure, caption: str, key: str, select: Literal["", "points
     return event if select else None
 
 
+def clicked(figure: go.Figure, caption: str, key: str, names: pd.Series) -> str:
+    """A `chart` of boxes, and of the one that was clicked its entry of `names` (by point index), else ""."""
+    event = chart(figure, caption, key, select="points")
+    points = event["selection"]["points"] if event else []
+    return str(names[points[0]["point_index"]]) if points else ""
+
+
 def rgb(pixels: np.ndarray) -> np.ndarray:
     """Pixels (C, H, W) uint8 as one would look at them: (H, W, 3)."""
     return np.asarray(picture_image(pixels.transpose(1, 2, 0)).convert("RGB"))
@@ -118,6 +125,11 @@ def _cell(value: Any, form: str | None) -> str:
     if form and "%" in form:
         return form % value
     return str(round(value, 4) if isinstance(value, float) else value)
+
+
+def amount(value: float) -> str:
+    """Three digits, in full where a reader can take them in: 9.21, 13,700, 1.2e+20."""
+    return f"{float(f'{value:.3g}'):,.0f}" if 1e3 <= value < 1e15 else f"{value:.3g}"
 
 
 def tiles(entries: Mapping[str, str]) -> None:
@@ -177,9 +189,7 @@ def diagram(spec: NetSpec, key: str, opens: bool = False) -> str:
         chart(figure, text, key)
         return ""
     # A selection belongs to a net's boxes: another net is another chart.
-    event = chart(figure, text, f"{key}.{to_code(spec)}", select="points")
-    points = event["selection"]["points"] if event else []
-    return str(boxes.stage[points[0]["point_index"]]) if points else ""
+    return clicked(figure, text, f"{key}.{to_code(spec)}", boxes.stage)
 
 
 def mark(key: str) -> None:

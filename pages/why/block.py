@@ -5,7 +5,7 @@ import streamlit as st
 from pages.ui import analysis, state, widgets, work
 from pages.ui.cached import net_profile
 from pages.ui.lab.nets import Shown
-from pages.ui.lab.picture import Picked, picture_field
+from pages.ui.lab.picture import Picked, linked_picture
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.microscope import BRANCH, SHORTCUT, SUM, THROUGH_BRANCH, THROUGH_SHORTCUT, Microscope, View, X, Y
 from resnet.errors import Refused
@@ -25,9 +25,7 @@ def block_field(shown: list[Shown]) -> str:
     boxes = net_profile(spec).blocks()
     names = boxes.name[boxes.stage.str.startswith("stage")].tolist()
     text = f"{spec.name}: click a block to look into it. An arc is a shortcut."
-    event = widgets.chart(net_diagram(boxes, spec.plain), text, f"block.diagram.{shown[0].id}", select="points")
-    points = event["selection"]["points"] if event else []
-    clicked = str(boxes.name[points[0]["point_index"]]) if points else ""
+    clicked = widgets.clicked(net_diagram(boxes, spec.plain), text, f"block.diagram.{shown[0].id}", boxes.name)
     if clicked in names and clicked != state.result("block.clicked"):
         state.set_widgets({"block": clicked})
     state.set_result("block.clicked", clicked)
@@ -131,9 +129,7 @@ with controls, widgets.show_errors(Refused):
     with above:
         shown = [net for net in analysis.nets(seed) if net.model.spec]
     if shown:
-        [photo, *_] = [*state.linked("photo"), ""]
-        picked = picture_field(shown, photo)
-        state.link(photo=[picked.id or ""])
+        picked = linked_picture(shown)
 with result, widgets.show_errors(Refused):
     analysis.explained(ANALYSES["block"])
     if picked:

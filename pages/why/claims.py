@@ -4,15 +4,11 @@ import pandas as pd
 import streamlit as st
 
 from pages.ui import widgets
+from pages.ui.widgets import amount
 from resnet.claims import figures
 from resnet.claims.claims import CLAIMS, Claim
 
 BADGES = {"holds": "green", "holds only with": "orange", "does not hold": "red"}
-
-
-def amount(value: float) -> str:
-    """Three digits, in full where a reader can take them in."""
-    return f"{float(f'{value:.3g}'):,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def show(claim: Claim, measured: pd.DataFrame, key: str) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pandas as pd
 import streamlit as st
 
-from pages.ui import analysis, state, widgets, work
+from pages.ui import analysis, widgets, work
 from pages.ui.analysis import Drawn
 from pages.ui.lab.nets import Shown
-from pages.ui.lab.picture import Picked, picture_field
+from pages.ui.lab.picture import Picked, linked_picture
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.fields import field_sizes
 from resnet.errors import Refused
@@ -38,9 +38,7 @@ def maps() -> None:
     with controls, widgets.show_errors(Refused):
         shown = [net for net in analysis.trained_nets() if net.model.spec]
         if shown:
-            [photo, *_] = [*state.linked("photo"), ""]
-            picked = picture_field(shown, photo)
-            state.link(photo=[picked.id or ""])
+            picked = linked_picture(shown)
     with result, widgets.show_errors(Refused):
         if picked:
             _maps(shown, picked)

@@ -7,14 +7,12 @@ import streamlit as st
 
 from pages.ui import analysis, norms, state, widgets, work
 from pages.ui.analysis import Drawn
-from pages.ui.cached import net_profile, photo_view
+from pages.ui.cached import breakable, net_profile, photo_view
 from pages.ui.lab.nets import Shown
 from resnet.analysis.analyses import ANALYSES
-from resnet.analysis.lesions import lesions_of
 from resnet.data.samples import SAMPLES
 from resnet.errors import Refused
 from resnet.nets.blocks import MODES
-from resnet.nets.model import blocks
 from resnet.plots import lesions as plots
 from resnet.plots.attribution import COLOURS, Look, overlay, whole
 from resnet.plots.nets import net_diagram
@@ -70,9 +68,7 @@ def _clicked(net: Shown, mode: str) -> dict[str, str]:
     cuts = {name: how for name, _, how in pairs if name in names and how in MODES}
     drawn = net_diagram(boxes, spec.plain, broken=list(cuts))
     text = f"{spec.name}: click a block to break it, and again to mend it. Broken ones are red."
-    event = widgets.chart(drawn, text, f"lesions.{net.id}.{state.result('lesions.turn', 0)}", select="points")
-    points = event["selection"]["points"] if event else []
-    clicked = str(boxes.name[points[0]["point_index"]]) if points else ""
+    clicked = widgets.clicked(drawn, text, f"lesions.{net.id}.{state.result('lesions.turn', 0)}", boxes.name)
     if clicked in names:
         cuts = {name: how for name, how in cuts.items() if name != clicked} | (
             {} if cuts.get(clicked) == mode else {clicked: mode}
@@ -84,7 +80,8 @@ def _clicked(net: Shown, mode: str) -> dict[str, str]:
 
 
 def _set(cuts: dict[str, str]) -> None:
-    """Into the address; the next chart has no selection."""
+    """Into the address, and ask for what is left; the next chart has no selection."""
+    state.set_result("lesions.ask", True)
     state.link(cuts=[f"{name}:{how}" for name, how in cuts.items()])
     state.set_result("lesions.turn", state.result("lesions.turn", 0) + 1)
     st.rerun()
@@ -94,12 +91,16 @@ def _left(shown: list[Shown], cuts: dict[str, str]) -> None:
     """Accuracy and loss of each net, and on demand its gradients."""
     asked, broken = [], []
     for net in shown:
-        can = {name: lesions_of(block) for name, block in blocks(net.model.outline()).items()}
+        can = breakable(net.model)
         mine = tuple((name, how) for name, how in cuts.items() if how in can.get(name, ()))
         if cannot := [f"{name} ({CUT[how]})" for name, how in cuts.items() if (name, how) not in mine]:
             st.info(f"{net.title} stays whole where it has no such part: {', '.join(cannot)}.")
         asked.append(Broken(net.model, mine))
         broken.append(net.model._replace(cuts=mine))
+    if state.result("lesions.ask"):
+        state.set_result("lesions.ask", False)
+        for request in asked:
+            work.ask(request)
     if not work.ready(asked, "Test them"):
         return
     for net, request, column in zip(shown, asked, st.columns(max(2, len(shown))), strict=False):
@@ -113,8 +114,7 @@ def _left(shown: list[Shown], cuts: dict[str, str]) -> None:
     if st.toggle("Gradients of these nets", **widgets.linked("gradients")):
         table = work.result(Analysed("gradients", tuple(broken), OWN, 64))
         if table is not None:
-            for number, (figure, caption) in enumerate(norms.draw(table)):
-                widgets.chart(figure, caption, f"lesions.gradients.{number}")
+            analysis.charts(norms.draw(table), "lesions.gradients")
     if st.toggle("Grad-CAM by these nets", **widgets.linked("cam")):
         _cams(shown, broken)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnet.analysis.contract import Analysis, Partial, Steps
+from resnet.analysis.outputs import module_named
 from resnet.errors import Refused
 from resnet.nets import model as nets
 from resnet.nets.borrow import borrowed
@@ -104,7 +105,7 @@ class Tap:
     """Hooks on a net: which tensors to differentiate by, and how many layers ran before each."""
 
     def __init__(self, model: nn.Module, blocks: Sequence[str], layers: Sequence[str]) -> None:
-        self.modules = dict(model.named_modules())
+        self.model = model
         self.wanted = {*blocks, *layers}  # each is to run once
         self.rows: list[tuple[str, str, int]] = []  # name, kind, depth
         self.tensors: list[Tensor] = []
@@ -116,19 +117,13 @@ class Tap:
         for name in blocks:
             self._after(name)
 
-    def _module(self, name: str) -> nn.Module:
-        if name not in self.modules:
-            choices = ", ".join(filter(None, self.modules))
-            raise Refused("A name must be one of the model's modules.", repr(name), choices)
-        return self.modules[name]
-
     def _take(self, name: str, kind: str, tensor: Tensor) -> None:
         self.rows.append((name, kind, self.run))
         self.tensors.append(tensor)
 
     def _layer(self, name: str) -> None:
         """Take the layer's weight once it runs."""
-        weight = getattr(self._module(name), "weight", None)
+        weight = getattr(module_named(self.model, name), "weight", None)
         if not isinstance(weight, Tensor):
             raise Refused("A layer must have a weight.", repr(name), "convolutions and linear layers")
 
@@ -136,7 +131,7 @@ class Tap:
             self.run += 1
             self._take(name, WEIGHT, weight)
 
-        self._module(name).register_forward_hook(hook)
+        module_named(self.model, name).register_forward_hook(hook)
 
     def _before(self, label: str, name: str) -> None:
         """Take what enters the module `name`."""
@@ -145,7 +140,7 @@ class Tap:
             self._take(label, OUTPUT, args[0])
             return args[0].clone(), *args[1:]  # a copy, since a module may work in place
 
-        self._module(name).register_forward_pre_hook(hook)
+        module_named(self.model, name).register_forward_pre_hook(hook)
 
     def _after(self, name: str) -> None:
         """Take what leaves the module `name`."""
@@ -154,7 +149,7 @@ class Tap:
             self._take(name, OUTPUT, output)
             return output.clone()
 
-        self._module(name).register_forward_hook(hook)
+        module_named(self.model, name).register_forward_hook(hook)
 
     def check(self) -> None:
         """Refused unless every named module has run once."""

@@ -25,12 +25,19 @@ def block_modules(model: nn.Module) -> list[str]:
     return [stages["stem"], *blocks(model)] if isinstance(model, ResNet) else list(stages)
 
 
+def module_named(model: nn.Module, name: str) -> nn.Module:
+    """Refused for a name that the model lacks."""
+    modules = dict(model.named_modules())
+    if name not in modules:
+        raise Refused("A name must be one of the model's modules.", repr(name), ", ".join(filter(None, modules)))
+    return modules[name]
+
+
 def tap(model: nn.Module, names: Sequence[str], of: Callable[[Tensor], Tensor] = lambda x: x) -> dict[str, Tensor]:
     """A dictionary that every run of the model fills: `of` what each named module gives out, in running order.
 
     For a net that is borrowed: giving it back takes the hooks away. Refused for a name that it lacks.
     """
-    modules = dict(model.named_modules())
     held: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -40,7 +47,5 @@ def tap(model: nn.Module, names: Sequence[str], of: Callable[[Tensor], Tensor] =
         return hook
 
     for name in names:
-        if name not in modules:
-            raise Refused("A name must be one of the model's modules.", repr(name), ", ".join(filter(None, modules)))
-        modules[name].register_forward_hook(keep(name))
+        module_named(model, name).register_forward_hook(keep(name))
     return held

@@ -1,6 +1,7 @@
 """Figures of the loss around a net's weights, all nets on one logarithmic scale of colours."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,16 +48,9 @@ def loss_surfaces(frame: pd.DataFrame) -> go.Figure:
     figure = make_subplots(rows=1, cols=len(grids), specs=kinds, subplot_titles=[*grids])
     for column, grid in enumerate(grids.values(), 1):
         trace = go.Surface(
-            x=grid.columns,
-            y=grid.index,
-            z=grid.to_numpy(),
-            customdata=10 ** grid.to_numpy(),
             cmin=low,
             cmax=high,
-            colorscale=SCALE,
-            colorbar={"title": "log10 loss"},
-            connectgaps=True,
-            hovertemplate="a %{x:.3g}, b %{y:.3g}: %{customdata:.3g} nats<extra></extra>",
+            **_losses(grid),
         )
         figure.add_trace(trace, row=1, col=column)
     titles = {"xaxis_title": "a", "yaxis_title": "b", "zaxis_title": "log10 loss"}
@@ -100,15 +94,17 @@ def _ends(frame: pd.DataFrame) -> tuple[float, float]:
 
 def _contour(grid: pd.DataFrame, low: float, high: float) -> go.Contour:
     return go.Contour(
-        x=grid.columns,
-        y=grid.index,
-        z=grid.to_numpy(),
-        customdata=10 ** grid.to_numpy(),
         zmin=low,
         zmax=high,
         contours={"start": low, "end": high, "size": max(high - low, 1e-6) / LEVELS},
-        colorscale=SCALE,
-        colorbar={"title": "log10 loss"},
-        connectgaps=True,
-        hovertemplate="a %{x:.3g}, b %{y:.3g}: %{customdata:.3g} nats<extra></extra>",
+        **_losses(grid),
     )
+
+
+def _losses(grid: pd.DataFrame) -> dict[str, Any]:
+    """What contours and surfaces of a grid have in common."""
+    return {
+        "x": grid.columns, "y": grid.index, "z": grid.to_numpy(), "customdata": 10 ** grid.to_numpy(),
+        "colorscale": SCALE, "colorbar": {"title": "log10 loss"}, "connectgaps": True,
+        "hovertemplate": "a %{x:.3g}, b %{y:.3g}: %{customdata:.3g} nats<extra></extra>",
+    }  # fmt: skip

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.batches import noise_batch
@@ -20,17 +20,19 @@ from resnet.data import dataset as datasets
 from resnet.errors import Refused
 from resnet.nets.borrow import borrowed
 from resnet.nets.inputs import Inputs
+from resnet.nets.model import ResNet
 from resnet.runs import store as runs
-from resnet.runs.opened import open_run
+from resnet.runs.opened import OpenedRun, open_run
 from resnet.runs.prepare import load_data
 from resnet.work.contract import Cost, Progress
 from resnet.work.explaining import Picture
-from resnet.work.predict import backward, forward, in_turn
+from resnet.work.predict import DATA_BYTES, backward, forward, in_batches, in_turn
 from resnet.work.requests import Work
 from resnet.work.weights import Model, prepared, usual
 
 NOISE, OWN = "noise", "own"  # sources of images that are no data sets
 POOLED = 200  # images at a time
+LABS = 2  # nets whose activations a worker keeps: those of a pair, which share KEEP_BYTES
 UNTRAINED = "0.5 and 0.5 (pixels from -1 to 1)"  # how a net without weights sees a picture
 
 
@@ -71,24 +73,24 @@ class Analysed:
         nets = [(model.title, model.plain) for model in self.models]
         for number, each in enumerate(self.models):
             yield Progress(number / len(self.models), each.title)
-            torch.manual_seed(
-                self.seed
-            )  # of dropout and stochastic depth in train mode; this process is the work's own
+            torch.manual_seed(self.seed)  # dropout in train mode draws from it; the process is this work's own
             model, _, inputs = each.open()
             if reason := entry.reason(model):
                 raise Refused(f"{entry.title} does not apply to {each.title}. {reason}")
             table = pd.DataFrame()
-            for share, table in entry.function(model, *self._batch(each, inputs), **self._options()):
+            for share, table in entry.function(model, *self._batch(each, model, inputs), **self._options()):
                 so_far = beside(nets, [*found, table])
                 yield Progress((number + share) / len(self.models), each.title, so_far)
             found.append(table)
         return beside(nets, found)
 
-    def _batch(self, each: Model, inputs: Inputs | None) -> tuple[Tensor, Tensor]:
+    def _batch(self, each: Model, model: nn.Module, inputs: Inputs | None) -> tuple[Tensor, Tensor]:
         if self.source == NOISE:
             return noise_batch(each, self.count, self.seed)
         if self.source == OWN:
-            return open_run(runs.find(each.weights.name), each.weights.epoch).test_batch(self.count)
+            return OpenedRun(runs.find(each.weights.name), each.weights.epoch, cast(ResNet, model)).test_batch(
+                self.count
+            )
         data = datasets.load_offered(self.source, size=each.image_size, train=2000)
         images, labels = datasets.some_tests(data, self.count)
         return (prepared(images, inputs) if inputs else datasets.normalise(images, data.mean, data.std)), labels
@@ -138,7 +140,7 @@ class Whole(NamedTuple):
 class Broken:
     """The `Whole` of a run's net with `cuts` on test images of its own data.
 
-    A worker keeps the last net's activations, so that another cut of the same net takes little.
+    A worker keeps the activations of a net and its twin, so that another cut of either takes little.
     """
 
     model: Model
@@ -147,9 +149,9 @@ class Broken:
     alone = False
 
     def cost(self) -> Cost:
-        once, two = forward(self.model, 1), forward(self.model, 2)
-        seconds = once.seconds + 2 * self.count * (two.seconds - once.seconds)
-        return Cost(forward(self.model, BATCH).bytes + KEEP_BYTES + 400e6, seconds)
+        needed = in_batches(self.model, self.count, BATCH, passes=2)
+        held = max(KEEP_BYTES, DATA_BYTES)  # the data are let go before activations are kept
+        return Cost(needed.bytes + held, needed.seconds)
 
     def run(self) -> Work:
         yield Progress(0.0, self.model.title)
@@ -158,11 +160,15 @@ class Broken:
         return Whole(left["accuracy"], left["loss"], whole["accuracy"], whole["loss"], len(labels))
 
 
-@lru_cache(1)
+@lru_cache(LABS)
 def _lab(model: Model, count: int) -> tuple[Lesions, Tensor]:
-    opened = open_run(runs.find(model.weights.name), model.weights.epoch)
+    opened = _opened(model)
     images, labels = opened.test_batch(count)
-    return Lesions(opened.model, images), labels
+    return Lesions(opened.model, images, KEEP_BYTES // LABS), labels
+
+
+def _opened(model: Model) -> OpenedRun:
+    return open_run(runs.find(model.weights.name), model.weights.epoch)
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,7 @@ class Alike:
 
     def run(self) -> Work:
         yield Progress(0.0, "Comparing the layers …")
-        nets = [open_run(runs.find(model.weights.name), model.weights.epoch) for model in (self.first, self.second)]
+        nets = [_opened(model) for model in (self.first, self.second)]
         images, _ = nets[0].test_batch(self.count)
         table = pd.DataFrame()
         for share, table in cka(nets[0].model, nets[1].model, images):
@@ -233,13 +239,12 @@ class Nearest:
     alone = False
 
     def cost(self) -> Cost:
-        once, two = forward(self.model, 1), forward(self.model, 2)
-        needed = forward(self.model, POOLED).bytes
-        return Cost(needed + 600e6, once.seconds + self.count * (two.seconds - once.seconds))
+        needed = in_batches(self.model, self.count, POOLED)
+        return Cost(needed.bytes + DATA_BYTES, needed.seconds)
 
     def run(self) -> Work:
         yield Progress(0.0, "Reading training images …")
-        opened = open_run(runs.find(self.model.weights.name), self.model.weights.epoch)
+        opened = _opened(self.model)
         data = load_data(replace(opened.run.job, train_images=self.count))
         found: list[Tensor] = []
         for batch in data.train_images.split(POOLED):

@@ -16,7 +16,7 @@ from resnet.runs import store as runs
 from resnet.runs.opened import open_run
 from resnet.work.contract import Cost, Progress
 from resnet.work.explaining import Query
-from resnet.work.predict import backward, batch_limit, forward, method_passes
+from resnet.work.predict import DATA_BYTES, backward, batch_limit, in_batches, method_passes
 from resnet.work.requests import Work
 from resnet.work.weights import Model, prepared
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # captum is slow to import
     from resnet.trust.contract import Case
 
 IMAGES = 50  # of a league
-DATA_BYTES = 600e6  # to read a data set as large as CIFAR-10
 OTHERS = 64  # test pictures that may stand beside the judged one in a grid
 
 
@@ -175,12 +174,11 @@ def _cost(model: Model, own: "Passes", passes: "Passes", images: int) -> Cost:
     from resnet.attribution.batches import PIXELS
     from resnet.trust.removal import BATCH_PIXELS
 
-    one, two, pixels = forward(model, 1), forward(model, 2), model.image_size**2
-    each = max(0.0, two.seconds - one.seconds)
-    seconds = one.seconds + images * each * (passes.forward + 2 * passes.backward)
+    pixels = model.image_size**2
     copies = min(images * max(1, round(_with_gradients(own))), max(images, PIXELS // pixels))
     seen = min(images * max(1, round(passes.forward)), max(images, BATCH_PIXELS // pixels))
-    return Cost(max(forward(model, seen).bytes, backward(model, copies).bytes), seconds)
+    needed = in_batches(model, images, seen, passes.forward + 2 * passes.backward)
+    return Cost(max(needed.bytes, backward(model, copies).bytes), needed.seconds)
 
 
 def _plus(total: "Passes", each: "Passes", images: int) -> "Passes":

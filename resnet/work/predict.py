@@ -26,6 +26,7 @@ PARAMS_PER_S = 100e6  # to draw the weights
 LAYERS_PER_S = 2500  # forward and backward; small maps take no less
 WORKSPACE = 1.2  # what kernels borrow, as a factor
 MOST = 256  # images of a batch
+DATA_BYTES = 600e6  # to read a data set as large as CIFAR-10
 
 
 class Profiled(Protocol):
@@ -75,6 +76,12 @@ def batch_limit(spec: NetSpec | Profiled) -> int:
 def forward(net: NetSpec | Profiled, batch: int) -> Cost:
     """The same of one batch forward, without gradients."""
     return forward_of(_profile(net), batch)
+
+
+def in_batches(net: NetSpec | Profiled, count: int, together: int, passes: float = 1.0) -> Cost:
+    """The same of so many passes forward for each of `count` images, `together` at a time."""
+    once, two = forward(net, 1).seconds, forward(net, 2).seconds
+    return Cost(forward(net, together).bytes, once + passes * count * max(0.0, two - once))
 
 
 def forward_of(found: Profile, batch: int) -> Cost:

@@ -109,7 +109,7 @@ def test_a_kept_league_is_read_and_not_made_again(run: Run, folder: Path, monkey
     assert json.loads(path.read_text())["rows"] == rows
     monkeypatch.setattr(league, "explaining", lambda *_: pytest.fail("it was made again"))
     assert done(request) == rows
-    monkeypatch.setattr(judging, "forward", lambda *_: pytest.fail("there is nothing to run"))
+    monkeypatch.setattr(judging, "in_batches", lambda *_: pytest.fail("there is nothing to run"))
     assert request.cost().light
     assert [path] == list(folder.iterdir()), "no part of a file is left"
 

@@ -79,6 +79,14 @@ def picture_field(shown: Sequence[Shown], wanted: str = "", cut: str = "") -> Pi
     return _picked(state.result(KEY), shown)
 
 
+def linked_picture(shown: Sequence[Shown]) -> Picked:
+    """A `picture_field` whose picture and cut are in the address."""
+    [photo, *_], [cut, *_] = [*state.linked("photo"), ""], [*state.linked("cut"), ""]
+    picked = picture_field(shown, photo, cut)
+    state.link(photo=[picked.id or ""], cut=[picked.cut])
+    return picked
+
+
 def _start(shown: Sequence[Shown], names: list[str], wanted: str) -> None:
     """Which sample it is at first, or once the one that it was is gone."""
     asked = state.result(KEY, wanted)
