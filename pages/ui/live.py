@@ -9,7 +9,7 @@ from pages.ui import widgets, words
 from pages.ui.cached import drawn, look, look_anew
 from resnet.errors import Refused
 from resnet.plots import live as live_plots
-from resnet.plots.runs import colors
+from resnet.plots.theme import colors
 from resnet.runs.curves import Digest, bin_width, heat, race_curves, robust_limits, strip
 from resnet.runs.process import start
 from resnet.runs.store import Run, Snapshot

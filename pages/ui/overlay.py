@@ -8,6 +8,7 @@ from pages.ui import widgets
 from pages.ui.cached import digest, look
 from resnet.plots import runs as run_plots
 from resnet.plots.runs import Level, Line
+from resnet.plots.theme import colors
 from resnet.runs.curves import curves
 from resnet.runs.jobs import Job
 from resnet.runs.store import Run, Snapshot
@@ -34,7 +35,7 @@ def show(picked: Sequence[Run]) -> None:
         labels = {name: title.split(" (")[0] for name, title in FIGURES.items()}
         figure = widgets.choice("Compare", FIGURES, "overlay.figure", labels=labels)
         axis = widgets.choice("By", AXES, "overlay.axis")
-    hues = run_plots.colors([seen.job.net.plain for seen in found])
+    hues = colors([seen.job.net.plain for seen in found])
     names = distinct_names([seen.run for seen in found])
     lines = [_line(seen, name, hue, figure, axis) for seen, name, hue in zip(found, names, hues, strict=True)]
     if not any(len(line.x) for line in lines):

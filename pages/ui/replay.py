@@ -14,6 +14,7 @@ from pages.ui.cached import digest, look
 from pages.ui.verdicts import Verdict
 from resnet.plots import runs as run_plots
 from resnet.plots.runs import Level, Line
+from resnet.plots.theme import colors
 from resnet.runs.answers import answers
 from resnet.runs.curves import Digest, curves, robust_limits, strip
 from resnet.runs.store import Run, Snapshot
@@ -61,7 +62,7 @@ def _plays(group: list[Run]) -> bool:
 
 def _view(group: list[Run]) -> None:
     epoch = _scrubber(group)
-    hues = run_plots.colors([run.job.net.plain for run in group])
+    hues = colors([run.job.net.plain for run in group])
     parts = zip(map(look, group), distinct_names(group), hues, strict=True)
     moments = [Moment(seen, name, hue, epoch, digest(seen)) for seen, name, hue in parts]
     view = widgets.choice("At this epoch", VIEWS, "replay.view")

@@ -12,6 +12,7 @@ import streamlit as st
 from pages.ui import widgets
 from resnet.data.photos import picture_image
 from resnet.plots import runs as run_plots
+from resnet.plots.theme import PLAIN
 from resnet.runs.answers import Answers
 from resnet.runs.curves import class_accuracy, hardest
 
@@ -64,7 +65,7 @@ def pictures(found: Sequence[Verdict]) -> None:
     if st.toggle("Only pictures that a net gets wrong", key="replay.wrong"):
         tiles = tiles[~np.all([made.answers.right[rows] for made in alike], axis=0)]
     st.html(STYLE + f'<div class="rx-pictures">{"".join(_tile(alike, tile) for tile in tiles.tolist())}</div>')
-    nets = ", then ".join(f":{'orange' if made.color == run_plots.PLAIN else 'blue'}[{made.name}]" for made in alike)
+    nets = ", then ".join(f":{'orange' if made.color == PLAIN else 'blue'}[{made.name}]" for made in alike)
     st.caption(
         f"{len(tiles)} of {len(rows)} test images from all over the test set, in bold their true classes; below "
         f"what each net says at this epoch ({nets}) and its softmax. ✓ right; ✗ wrong, underlined."

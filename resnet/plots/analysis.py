@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from resnet.plots.theme import NEUTRAL, color, framed
+from resnet.plots.theme import NEUTRAL, framed, shades
 
 
 def gradient_depth(
@@ -15,7 +15,7 @@ def gradient_depth(
     frame: net, plain, name, depth, norm; borders: stage -> depth of its first layer; quantity: the y axis's name;
     theory: by which factor per layer a plain net's norms grow towards the input, drawn from the first one's last norm.
     """
-    figure = go.Figure()
+    figure, own = go.Figure(), shades(frame)
     for net, rows in frame.groupby("net", sort=False):
         plain = bool(rows.plain.iloc[0])
         figure.add_scatter(
@@ -23,7 +23,7 @@ def gradient_depth(
             y=rows.norm.to_numpy(),
             mode="lines+markers",
             name=str(net),
-            line={"color": color(plain), "width": 2},
+            line={"color": own[str(net)], "width": 2},
             marker={"size": 5, "symbol": "square" if plain else "circle"},
             text=rows.name.to_numpy(),
             hovertemplate="%{text}<br>depth %{x}: %{y:.3g}<extra>" + str(net) + "</extra>",

@@ -6,8 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from resnet.plots.runs import colors
-from resnet.plots.theme import NEUTRAL, framed
+from resnet.plots.theme import NEUTRAL, colors, framed
 
 NOISE = {"white noise": "dot", "brown noise": "dash"}
 BINS = 40  # of the histogram, from -1 to 1

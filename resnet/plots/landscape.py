@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from resnet.plots.theme import color, framed
+from resnet.plots.theme import color, framed, shades
 
 SCALE = "Viridis"
 LEVELS = 20  # of a contour chart, over all nets' losses
@@ -16,14 +16,14 @@ LEVELS = 20  # of a contour chart, over all nets' losses
 
 def loss_lines(frame: pd.DataFrame) -> go.Figure:
     """Loss on a log axis along a line through each net's weights. frame: net, plain, a, loss."""
-    figure = go.Figure()
-    for (net, plain), rows in frame.sort_values("a").groupby(["net", "plain"], sort=False):
+    figure, own = go.Figure(), shades(frame)
+    for net, rows in frame.sort_values("a").groupby("net", sort=False):
         figure.add_scatter(
             x=rows.a.to_numpy(),
             y=rows.loss.to_numpy(),
             mode="lines+markers",
             name=str(net),
-            line_color=color(bool(plain)),
+            line_color=own[str(net)],
             hovertemplate="a = %{x:.3g}: %{y:.3g} nats<extra>" + str(net) + "</extra>",
         )
     figure.update_xaxes(title="a (1: as far as the weights are long)")

@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from resnet.plots.theme import color, framed
+from resnet.plots.theme import framed, shades
 
 TITLES = {"cut": "block cut out", "shortcut": "shortcut alone", "branch": "branch alone"}  # by mode
 SHADES = {"cut": "", "shortcut": "/", "branch": "x"}  # patterns of the bars
@@ -14,19 +14,19 @@ def lesion_bars(frame: pd.DataFrame) -> go.Figure:
 
     frame: net, plain, block, mode, accuracy (0 to 1), as `lesions` has them for each net; "both" is the unbroken one.
     """
-    figure = go.Figure()
+    figure, own = go.Figure(), shades(frame)
     whole = frame["mode"] == "both"
     broken = frame[~whole]
-    for (net, plain, mode), rows in broken.groupby(["net", "plain", "mode"], sort=False):
+    for (net, mode), rows in broken.groupby(["net", "mode"], sort=False):
         figure.add_bar(
             x=rows.block.to_numpy(),
             y=100 * rows.accuracy.to_numpy(),
             name=f"{net}, {TITLES[str(mode)]}",
-            marker={"color": color(bool(plain)), "pattern": {"shape": SHADES[str(mode)]}},
+            marker={"color": own[str(net)], "pattern": {"shape": SHADES[str(mode)]}},
             hovertemplate="%{x}: %{y:.1f} %<extra>" + f"{net}, {TITLES[str(mode)]}" + "</extra>",
         )
-    for net, plain, accuracy in frame.loc[whole, ["net", "plain", "accuracy"]].itertuples(index=False):
-        line = {"color": color(plain), "width": 1.5, "dash": "dash"}
+    for net, accuracy in frame.loc[whole, ["net", "accuracy"]].itertuples(index=False):
+        line = {"color": own[net], "width": 1.5, "dash": "dash"}
         figure.add_hline(y=100 * accuracy, line=line, name=f"{net}, unbroken", showlegend=True)
     order = sorted(broken.block.unique(), key=_place)
     figure.update_xaxes(title="broken block", type="category", categoryorder="array", categoryarray=order)
@@ -40,11 +40,11 @@ def error_curve(frame: pd.DataFrame, group: str, x: str, title: str) -> go.Figur
     frame: net, plain, accuracy (0 to 1), and the columns `group` and `x`, which may be the same, as `drops` and
     `shuffles` have them for each net; title: the x axis's.
     """
-    figure = go.Figure()
-    for (net, plain), rows in frame.assign(error=100 * (1 - frame.accuracy)).groupby(["net", "plain"], sort=False):
+    figure, own = go.Figure(), shades(frame)
+    for net, rows in frame.assign(error=100 * (1 - frame.accuracy)).groupby("net", sort=False):
         means = rows.groupby(group)[[*{x, "error"}]].mean()
         spread = rows.groupby(group).error.std()
-        style = {"legendgroup": net, "marker_color": color(bool(plain))}
+        style = {"legendgroup": net, "marker_color": own[str(net)]}
         dots = {"mode": "markers", "opacity": 0.35, "showlegend": False, "hoverinfo": "skip"}
         figure.add_scatter(x=rows[x].to_numpy(), y=rows.error.to_numpy(), **style, **dots)
         figure.add_scatter(

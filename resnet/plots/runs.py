@@ -7,20 +7,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from resnet.plots.theme import NEUTRAL, PLAIN, RESIDUAL, framed
+from resnet.plots.theme import NEUTRAL, framed
 
-PALETTE = ("#2563eb", "#ea7a17", "#0f9d76", "#be185d", "#7c3aed", "#0891b2", "#a16207", "#64748b")
 FAINT = 0.25  # opacity of what comes after the marker
 MARKED = 40  # points up to which each has its own mark
 NUMBERED = 12  # classes up to which a confusion matrix has its counts in the cells
 SHARE_TICKS = (0, 1, 5, 20, 50, 100)  # % of a confusion matrix's colour bar
-
-
-def colors(plain: Sequence[bool]) -> list[str]:
-    """One for each run: blue and orange for a residual net and a plain one, else all different (up to 8)."""
-    if sorted(plain) in ([False], [True], [False, True]):
-        return [PLAIN if is_plain else RESIDUAL for is_plain in plain]
-    return [PALETTE[number % len(PALETTE)] for number in range(len(plain))]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from resnet.plots.theme import NEUTRAL, color, framed
+from resnet.plots.theme import NEUTRAL, framed, shades
 
 BLOCK = "block, from the input"
 LOG = {"type": "log", "exponentformat": "power"}
@@ -78,6 +78,7 @@ def lengths_of_paths(frame: pd.DataFrame) -> go.Figure:
 
 def _lines(figure: go.Figure, frame: pd.DataFrame, x: str, y: str, column: int, dash: str = "solid") -> None:
     """A line per net that has such values, in the panel of that column; the legend has each net once."""
+    own = shades(frame)
     for net, rows in frame.dropna(subset=y).groupby("net", sort=False):
         plain = bool(rows.plain.iloc[0])
         figure.add_scatter(
@@ -87,7 +88,7 @@ def _lines(figure: go.Figure, frame: pd.DataFrame, x: str, y: str, column: int, 
             name=str(net),
             legendgroup=str(net),
             showlegend=column == 1 and dash == "solid",
-            line={"color": color(plain), "width": 2, "dash": dash},
+            line={"color": own[str(net)], "width": 2, "dash": dash},
             marker={"size": 5, "symbol": "square" if plain else "circle"},
             text=rows["name"].to_numpy() if "name" in rows else "",
             hovertemplate=f"{x} %{{x}} %{{text}}<br>{y} %{{y:.3g}}<extra>{net}</extra>",

@@ -1,11 +1,27 @@
 """What all figures share: residual is blue and plain orange everywhere, titled axes, one frame."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 RESIDUAL, PLAIN = "#2563eb", "#ea7a17"
 NEUTRAL = "#8791a1"
+PALETTE = (RESIDUAL, PLAIN, "#0f9d76", "#be185d", "#7c3aed", "#0891b2", "#a16207", "#64748b")
+
+
+def colors(plain: Sequence[bool]) -> list[str]:
+    """One for each net or run: blue and orange for a residual one and a plain one, else all different (up to 8)."""
+    if sorted(plain) in ([False], [True], [False, True]):
+        return [color(is_plain) for is_plain in plain]
+    return [PALETTE[number % len(PALETTE)] for number in range(len(plain))]
+
+
+def shades(frame: pd.DataFrame) -> dict[str, str]:
+    """The color of each net by its name; frame: net, plain."""
+    nets = frame.drop_duplicates("net")
+    return dict(zip(nets.net, colors(nets.plain.astype(bool).tolist()), strict=True))
 
 
 def color(plain: bool) -> str:

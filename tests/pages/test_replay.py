@@ -16,6 +16,7 @@ from pages.ui import replay, words
 from resnet.files import ROOT
 from resnet.nets.spec import PRESETS, plain_twin
 from resnet.plots import runs as run_plots
+from resnet.plots import theme
 from resnet.plots.runs import Level, Line
 from resnet.runs import store as runs
 from resnet.runs.answers import answers
@@ -457,9 +458,9 @@ def test_a_confusion_matrix_shows_counts_and_shares_of_its_rows() -> None:
 
 
 def test_a_pair_is_blue_and_orange_and_more_runs_all_differ() -> None:
-    assert run_plots.colors([False, True]) == [run_plots.RESIDUAL, run_plots.PLAIN]
-    assert run_plots.colors([True]) == [run_plots.PLAIN]
-    assert len(set(run_plots.colors([False] * 8))) == 8
+    assert theme.colors([False, True]) == [theme.RESIDUAL, theme.PLAIN]
+    assert theme.colors([True]) == [theme.PLAIN]
+    assert len(set(theme.colors([False] * 8))) == 8
 
 
 def test_what_the_weights_reach_on_other_images_is_told(pair: list[Run]) -> None:
