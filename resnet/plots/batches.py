@@ -46,7 +46,9 @@ def line_gradient(tables: Mapping[str, pd.DataFrame], plain: Mapping[str, bool],
     tables: the net's name -> kind, x, value, noise among them; plain: the same of every net; x: the axis's name.
     """
     shades = _colors(tables, plain)
-    figure = make_subplots(len(tables), 1, shared_xaxes=True, subplot_titles=list(tables), vertical_spacing=0.06)
+    figure = make_subplots(
+        len(tables), 1, shared_xaxes=True, subplot_titles=list(tables), vertical_spacing=0.36 / len(tables)
+    )
     for place, (name, table) in enumerate(tables.items(), 1):
         rows = table[table.kind == "gradient"]
         line = {"width": 1, "color": shades[name]}
@@ -54,7 +56,7 @@ def line_gradient(tables: Mapping[str, pd.DataFrame], plain: Mapping[str, bool],
         figure.add_trace(curve, place, 1)
     figure.update_yaxes(range=[-1.05, 1.05], tickvals=[-1, 0, 1]).update_xaxes(title=x, row=len(tables))
     figure.update_yaxes(title="gradient / its largest", row=(len(tables) + 1) // 2)
-    return framed(figure, 60 + 110 * len(tables))
+    return framed(figure, 60 + 130 * len(tables))
 
 
 def autocorrelations(tables: Mapping[str, pd.DataFrame], plain: Mapping[str, bool]) -> go.Figure:

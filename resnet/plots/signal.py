@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from resnet.plots.theme import NEUTRAL, framed, shades
+from resnet.plots.theme import NEUTRAL, paneled, shades
 
 BLOCK = "block, from the input"
 LOG = {"type": "log", "exponentformat": "power"}
@@ -18,7 +18,7 @@ def forward_variance(frame: pd.DataFrame) -> go.Figure:
 
     frame: net, plain, name, block, output, share, theory.
     """
-    figure = make_subplots(1, 2, subplot_titles=["output of the block", "branch / shortcut"])
+    figure = make_subplots(1, 2, subplot_titles=["block output", "branch / shortcut"])
     _lines(figure, frame, "block", "output", 1)
     _lines(figure, frame, "block", "share", 2)
     counted = frame.dropna(subset="theory")
@@ -29,7 +29,7 @@ def forward_variance(frame: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title=BLOCK)
     figure.update_yaxes(title="variance", col=1, **LOG)
     figure.update_yaxes(title="ratio of variances", col=2, **LOG)
-    return framed(figure, 420)
+    return paneled(figure, 420)
 
 
 def layer_responses(frame: pd.DataFrame) -> go.Figure:
@@ -43,7 +43,7 @@ def layer_responses(frame: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="convolution, from the input", col=1)
     figure.update_xaxes(title="rank", col=2)
     figure.update_yaxes(title="standard deviation", rangemode="tozero", col=1)
-    return framed(figure, 420)
+    return paneled(figure, 420)
 
 
 def gradient_ways(frame: pd.DataFrame) -> go.Figure:
@@ -51,14 +51,14 @@ def gradient_ways(frame: pd.DataFrame) -> go.Figure:
 
     frame: net, plain, name, block, shortcut, branch, cosine.
     """
-    figure = make_subplots(1, 2, subplot_titles=["shortcut (solid) and branch (dashed)", "cosine between them"])
+    figure = make_subplots(1, 2, subplot_titles=["solid: shortcut", "shortcut and branch"])
     _lines(figure, frame, "block", "shortcut", 1)
     _lines(figure, frame, "block", "branch", 1, dash="dash")
     _lines(figure, frame, "block", "cosine", 2)
     figure.update_xaxes(title=BLOCK)
-    figure.update_yaxes(title="L2 norm of the part of dL/dx", col=1, **LOG)
+    figure.update_yaxes(title="L2 norm (dashed: branch)", col=1, **LOG)
     figure.update_yaxes(title="cosine", range=[-1.05, 1.05], col=2)
-    return framed(figure, 420)
+    return paneled(figure, 420)
 
 
 def lengths_of_paths(frame: pd.DataFrame) -> go.Figure:
@@ -66,14 +66,14 @@ def lengths_of_paths(frame: pd.DataFrame) -> go.Figure:
 
     frame: net, plain, length, paths, gradient, total.
     """
-    panels = {"paths": "paths", "gradient": "gradient of one path", "total": "paths x gradient"}
+    panels = {"paths": "paths", "gradient": "gradient of one", "total": "product"}
     figure = make_subplots(1, 3, subplot_titles=list(panels.values()))
     for column, quantity in enumerate(panels, 1):
         _lines(figure, frame, "length", quantity, column)
     figure.update_xaxes(title="branches on the path")
     figure.update_yaxes(title="L2 norm", col=2, **LOG)
     figure.update_yaxes(exponentformat="power")
-    return framed(figure, 380)
+    return paneled(figure, 380)
 
 
 def _lines(figure: go.Figure, frame: pd.DataFrame, x: str, y: str, column: int, dash: str = "solid") -> None:
