@@ -98,7 +98,7 @@ def _progress(requests: list[Request], draw: Draw | None) -> None:
         for request in requests:
             scheduler().leave(_client(), request)
         st.rerun()
-    if draw and view.so_far:
+    if draw and view.so_far is not None and len(view.so_far):  # a table has no truth value
         draw(view.so_far)
 
 

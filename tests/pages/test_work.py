@@ -40,7 +40,7 @@ def page() -> None:
     names = st.session_state.get("names", ["long"])
     with work.page_run(), widgets.show_errors(Refused):
         requests = [Held(name, 3.5e9, 9.2) if name == "long" else Held(name) for name in names]
-        if work.ready(requests, "Compute"):
+        if work.ready(requests, "Compute", draw=st.dataframe):
             for request in requests:
                 st.write(work.known(request))
 
@@ -64,9 +64,10 @@ def test_long_work_is_a_button_with_its_price_then_progress_then_the_result(held
     assert labels(app) == [BUTTON]
     assert not Held.runs
     press(app, BUTTON)
-    until(lambda: Held.runs == ["long"])
+    until(lambda: bool((view := held.view(LONG)) and view.text))
     fine(app.run())  # whatever else the visitor changes on the page
     assert bar(app) == "at long"
+    assert app.dataframe[0].value["so far"].tolist() == ["long"]
     assert labels(app) == ["Cancel"]
     Held.gates["long"].set()
     held.wait(LONG, 20)

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import pandas as pd
 import torch
 
 from resnet.errors import Refused
@@ -54,9 +55,10 @@ class Held:
 
     def run(self) -> Generator[Progress, None, str]:
         self.runs.append(self.name)
-        yield Progress(0.5, f"at {self.name}")
+        half = Progress(0.5, f"at {self.name}", pd.DataFrame({"so far": [self.name]}))
+        yield half
         while not self.gates[self.name].wait(0.01):
-            yield Progress(0.5, f"at {self.name}")
+            yield half
         if self.name.startswith("refused"):
             raise Refused(f"No {self.name}.")
         if self.name.startswith("broken"):
