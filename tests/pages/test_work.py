@@ -40,7 +40,7 @@ def page() -> None:
     names = st.session_state.get("names", ["long"])
     with work.page_run(), widgets.show_errors(Refused):
         requests = [Held(name, 3.5e9, 9.2) if name == "long" else Held(name) for name in names]
-        if work.ready(requests, "Compute", draw=st.dataframe):
+        if work.ready(requests, "Compute", lambda table: st.write(table)):
             for request in requests:
                 st.write(work.known(request))
 
