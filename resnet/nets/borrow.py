@@ -19,19 +19,25 @@ def borrowed(model: nn.Module, train: bool = False, grad: bool = False) -> Itera
     found = [(vars(module), vars(module).copy()) for module in modules]
     # Hooks, buffers and submodules: a hook's handle points at the dictionary itself, so that one has to come back.
     tables = [table for _, held in found for table in held.values() if isinstance(table, dict)]
-    found += [(table, table.copy() if table else {}) for table in tables]  # most are empty, and a copy takes its time
+    empty = [table for table in tables if not table]  # most of them, and a copy takes its time
+    found += [(table, table.copy()) for table in tables if table]
     gradients = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
     try:
-        model.train(train)
-        for parameter in parameters:
-            parameter.requires_grad_(grad).grad = None
+        if any(module.training != train for module in modules):
+            model.train(train)
+        for parameter, (flag, gradient) in zip(parameters, gradients, strict=True):  # a call takes longer than a look
+            if flag != grad:
+                parameter.requires_grad_(grad)
+            if gradient is not None:
+                parameter.grad = None
         _copy_buffers(modules)
         yield
     finally:
+        for table in filter(None, empty):
+            table.clear()
         for table, content in found:
-            if table or content:
-                table.clear()
-                table.update(content)
+            table.clear()
+            table.update(content)
         for parameter, (flag, gradient) in zip(parameters, gradients, strict=True):
             parameter.requires_grad_(flag).grad = gradient
 
