@@ -1,6 +1,7 @@
 """The loss around a net's weights: along a line, over a plane, and in the plane of its training (Li 2018)."""
 
 import io
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ def line(model: nn.Module, images: Tensor, labels: Tensor, points: int = 9, span
 
 
 def surface(
-    model: nn.Module, images: Tensor, labels: Tensor, points: int = 5, span: float = 1.0, seed: int = 0
+    model: nn.Module, images: Tensor, labels: Tensor, points: int = 17, span: float = 1.0, seed: int = 0
 ) -> Steps:
     """As `plane` over two random directions: points x points, an odd number, from -span to span."""
     axis = around(points, span)
@@ -152,20 +153,21 @@ def trajectory(states: Sequence[Mapping[str, Tensor]]) -> Trajectory:
     return Trajectory((first, second), frame, (float(share[0]), float(share[1])))
 
 
-def recorded(steps: Steps, path: Path) -> Steps:
-    """The same steps, with the table so far written to a file (.npz, float32 columns) at each, for `read`."""
-    for partial in steps:
-        content = io.BytesIO()
-        a, b, loss, accuracy = (partial.table[name].to_numpy(np.float32) for name in COLUMNS)
-        np.savez_compressed(content, a=a, b=b, loss=loss, accuracy=accuracy)
-        replace_file(path, content.getvalue())
-        yield partial
+def keep(path: Path, table: pd.DataFrame) -> None:
+    """Write a surface's table (.npz, float32 columns), for `read`; the folder is made."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **{name: table[name].to_numpy(np.float32) for name in COLUMNS})  # type: ignore[arg-type]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, content.getvalue())
 
 
-def read(path: Path) -> pd.DataFrame:
-    """The table that `recorded` wrote."""
-    with np.load(path, allow_pickle=False) as columns:
-        return pd.DataFrame({name: columns[name] for name in COLUMNS})
+def read(path: Path) -> pd.DataFrame | None:
+    """The table that `keep` wrote; None where there is no such file, or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as columns:
+            return pd.DataFrame({name: columns[name] for name in COLUMNS})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 LINE = Analysis(
@@ -196,6 +198,7 @@ SURFACE = Analysis(
     expect="Both twins are trained alike. Which one stands in a wider valley, and by how much is the other narrower?",
     images=1000,
     together=BATCH,
-    options={"points": 5, "span": 1.0, "seed": 0},
+    options={"points": 17, "span": 1.0, "seed": 0},
     passes=lambda blocks, options: options["points"] ** 2,
+    kept=True,
 )

@@ -35,6 +35,34 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option("--seeds", type=int, default=3, help="of the weights and the noise")
     option("--out", type=Path, help="write them to this file (.json), as the app reads them from assets/figures.json")
 
+    parser = command("surface", surface, "compute the loss around a run's weights, and keep it for the Landscape page")
+    parser.add_argument("run", help="a run's id")
+    option = parser.add_argument
+    option("--points", type=int, default=17, help="a side of the grid")
+    option("--span", type=float, default=1.0, help="from the middle to an edge, in lengths of the filters")
+    option("--images", type=int, default=250, help="test images of the run's data")
+    option("--out", type=Path, help="a folder to keep it in, as assets/landscapes; the user's own without it")
+
+
+def surface(args: argparse.Namespace) -> int:
+    from resnet.runs.store import find
+    from resnet.work.analysing import OWN, Analysed
+    from resnet.work.weights import Model
+
+    model = Model.of(find(args.run))
+    options = (("points", args.points), ("span", args.span))
+    asked = Analysed("surface", (model,), OWN, args.images, options=options)
+    for step in asked.run():
+        print(f"\r{step.share:.0%}", end="", flush=True)
+    if (kept := asked.kept(model)) is None or (table := kept.read()) is None:
+        raise Refused("The surface was not kept: the run's data set has to be here, with so many test images.")
+    if args.out:
+        kept.keep(table, args.out)
+    middle = table[(table.a == 0) & (table.b == 0)].iloc[0]
+    print(f"\r{model.title}: {middle.loss:.4g} nats and {middle.accuracy:.1%} right in the middle, "
+          f"{table.loss.max():.4g} at most")  # fmt: skip
+    return 0
+
 
 def figures(args: argparse.Namespace) -> int:
     from resnet.claims.figures import figures as every

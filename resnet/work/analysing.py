@@ -26,6 +26,7 @@ from resnet.runs.opened import OpenedRun, open_run
 from resnet.runs.prepare import load_data
 from resnet.work.contract import Cost, Progress
 from resnet.work.explaining import Picture
+from resnet.work.landscapes import READ_BYTES, Kept
 from resnet.work.predict import DATA_BYTES, backward, forward, in_batches, in_turn
 from resnet.work.requests import Work
 from resnet.work.weights import Model, prepared, usual
@@ -57,8 +58,16 @@ class Analysed:
     def cost(self) -> Cost:
         return in_turn([self._cost(model) for model in self.models])
 
-    def _cost(self, model: Model) -> Cost:
+    def kept(self, model: Model) -> Kept | None:
+        """Where its table is kept on the disk; None where it is not, because it is quickly computed again."""
+        whole = model.weights.kind == "run" and not model.cuts
         entry = ANALYSES[self.analysis]
+        return Kept(model.weights, self.count, self._options()) if entry.kept and whole and self.source == OWN else None
+
+    def _cost(self, model: Model) -> Cost:
+        entry, kept = ANALYSES[self.analysis], self.kept(model)
+        if kept and kept.read() is not None:
+            return Cost(READ_BYTES, 0.1)
         blocks = {row.block for row in model.profile.rows if row.block}
         once, passes = forward(model, 1), entry.passes(len(blocks), self._options())
         each = (backward(model, 2).seconds - backward(model, 1).seconds) / 3  # of three passes
@@ -73,14 +82,20 @@ class Analysed:
         nets = [(model.title, model.plain) for model in self.models]
         for number, each in enumerate(self.models):
             yield Progress(number / len(self.models), each.title)
-            torch.manual_seed(self.seed)  # dropout in train mode draws from it; the process is this work's own
-            model, _, inputs = each.open()
-            if reason := entry.reason(model):
-                raise Refused(f"{entry.title} does not apply to {each.title}. {reason}")
-            table = pd.DataFrame()
-            for share, table in entry.function(model, *self._batch(each, model, inputs), **self._options()):
-                so_far = beside(nets, [*found, table])
-                yield Progress((number + share) / len(self.models), each.title, so_far)
+            kept = self.kept(each)
+            table = kept.read() if kept else None
+            if table is None:
+                torch.manual_seed(self.seed)  # dropout in train mode draws from it; the process is this work's own
+                model, _, inputs = each.open()
+                if reason := entry.reason(model):
+                    raise Refused(f"{entry.title} does not apply to {each.title}. {reason}")
+                images, labels = self._batch(each, model, inputs)
+                table = pd.DataFrame()
+                for share, table in entry.function(model, images, labels, **self._options()):
+                    so_far = beside(nets, [*found, table])
+                    yield Progress((number + share) / len(self.models), each.title, so_far)
+                if kept and len(images) == self.count:  # not the few pictures of a run whose data are elsewhere
+                    kept.keep(table)
             found.append(table)
         return beside(nets, found)
 

@@ -17,11 +17,11 @@ from resnet.analysis.landscape import (
     SURFACE,
     around,
     coarse_to_fine,
+    keep,
     line,
     plane,
     random_direction,
     read,
-    recorded,
     surface,
     trajectory,
 )
@@ -188,8 +188,12 @@ def test_a_walk_in_a_plane_passes_over_its_own_losses() -> None:
         assert axis[0] < own_axis.min() < own_axis.max() < axis[-1]
 
 
-def test_a_surface_is_kept_as_it_grows(tmp_path: Path) -> None:
-    path = tmp_path / "surface.npz"
-    for partial in recorded(surface(trained(), images(), LABELS, points=3), path):
-        pd.testing.assert_frame_equal(read(path), partial.table.astype("float32"))
-    assert len(read(path)) == 9
+def test_a_surface_is_kept(tmp_path: Path) -> None:
+    path, table = tmp_path / "new" / "surface.npz", last(surface(trained(), images(), LABELS, points=3))
+    assert read(path) is None
+    keep(path, table)
+    found = read(path)
+    assert found is not None
+    pd.testing.assert_frame_equal(found, table.astype("float32"))
+    path.write_bytes(path.read_bytes()[:-200])
+    assert read(path) is None, "damaged"

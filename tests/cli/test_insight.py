@@ -56,6 +56,21 @@ def test_a_runs_gradients_are_the_same_everywhere(run: Run, tmp_path: Path, caps
     assert f"{run.job.net.name}, ||dL/dx||: x " in capsys.readouterr().out
 
 
+def test_a_runs_surface_is_kept_where_the_page_finds_it(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run = uninterrupted(RECIPE)
+    command = ["surface", run.id, "--points", "3", "--images", str(COUNT), "--out", str(tmp_path / "shipped")]
+    assert main(command) == 0
+    middle = done(Analysed("line", (Model.of(run),), OWN, COUNT, options=(("points", 3),))).query("a == 0").iloc[0]
+    assert f"{middle.loss:.4g} nats and {middle.accuracy:.1%} right in the middle" in capsys.readouterr().out
+    [shipped], [own] = tmp_path.glob("shipped/*"), tmp_path.glob("cache/**/*.npz")
+    assert shipped.name == own.name
+    assert shipped.read_bytes() == own.read_bytes()
+    assert main([*command[:4], "--images", "1000"]) == 2, "there are 40"
+
+
 def test_a_nets_gradients_are_the_same_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "norms.csv"
     arguments = ["gradients", TINY_CODE, "--seed", "3", "--norm", "group", "--count", str(COUNT), "--csv", str(path)]

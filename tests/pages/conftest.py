@@ -26,6 +26,11 @@ def data_of_its_own(data_dir: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
 def work_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scheduler]:
     """In this process instead of others, and before the page goes on."""
     here = Scheduler(worker=Here)

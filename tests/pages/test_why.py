@@ -10,8 +10,12 @@ from resnet.analysis.lesions import Lesions
 from resnet.claims import figures
 from resnet.claims.claims import CLAIMS
 from resnet.nets.codes import to_code
+from resnet.runs import store as runs
+from resnet.runs.jobs import Job
 from resnet.runs.opened import open_run
 from resnet.runs.store import Run
+from resnet.runs.worker import work as train
+from resnet.train.recipes import Recipe
 from tests.support.pages import TINY, field, fine, numbers, open_page, press, texts
 
 UNTRAINED = {
@@ -50,6 +54,29 @@ def compute(app) -> None:
     if any(button.label.startswith("Compute") for button in app.button):
         press(app, next(button.label for button in app.button if button.label.startswith("Compute")))
     assert not fine(app).error, app.error[0].value
+
+
+def test_the_recorded_pairs_surfaces_are_there() -> None:
+    app = open_page("why/landscape.py", view="Loss over a plane")
+    assert not any(button.label.startswith("Compute") for button in app.button)
+    assert len(app.get("plotly_chart")) == 2
+    rows = app.dataframe[0].value
+    assert rows.groupby("net").size().tolist() == [17 * 17] * 2
+    middle = rows[(rows.a == 0) & (rows.b == 0)].set_index("net")
+    for run in (run for run in runs.shipped() if run.job.net.depth == 56):
+        recorded = run.epochs().test_accuracy.iloc[-1]
+        assert middle.accuracy[run.job.net.name] == pytest.approx(recorded, abs=0.05), "250 images of 10,000"
+
+
+def test_the_path_of_a_training(pair: list[Run]) -> None:
+    app = open_page("why/landscape.py", view="Path of a training")
+    assert "No run here has kept its weights after two epochs" in app.info[0].value, "these trained for one"
+    run = runs.create(Job(TINY, "shapes", Recipe(epochs=3, batch=32), train_images=64))
+    assert train(run.path).state == "finished"
+    app = open_page("why/landscape.py", view="Path of a training")
+    compute(app)
+    assert "after epochs 1, 2, the last" in texts(app)
+    assert len(app.get("plotly_chart")) == 1
 
 
 def test_a_net_to_which_an_analysis_does_not_apply_is_left_out() -> None:

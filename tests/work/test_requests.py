@@ -15,11 +15,12 @@ from torch import nn
 from resnet.costs.budget import Budget, search
 from resnet.costs.memory import memory
 from resnet.errors import Refused
+from resnet.files import FOLDERS
 from resnet.nets.codes import from_code
 from resnet.nets.model import build
 from resnet.nets.spec import twins
 from resnet.runs.store import Run
-from resnet.work import analysing, explaining, judging, requests, spool
+from resnet.work import analysing, explaining, judging, landscapes, requests, spool
 from resnet.work.contract import Request
 from resnet.work.process import Process
 from resnet.work.weights import Model, Weights
@@ -40,7 +41,7 @@ def leagues_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def run(tiny_data: Path) -> Run:
-    return uninterrupted(dataclasses.replace(RECIPE, epochs=1))
+    return uninterrupted(dataclasses.replace(RECIPE, epochs=3))
 
 
 @pytest.fixture
@@ -54,6 +55,7 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
         analysing.Alike(*trained, *trained, 20),
         analysing.Features(*trained, PICTURE, "layer1"),
         analysing.Nearest(*trained, PICTURE, "layer1", 20),
+        landscapes.PathOfTraining(*trained, (1, 2), 20, 3),
         explaining.Answers(trained, (PICTURE,)),
         explaining.Maps((explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0),)),
         judging.Judged(explaining.Query(*trained, PICTURE, "grad-cam", "layer1", 0), "single"),
@@ -71,7 +73,7 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
 
 KINDS = [
     name
-    for module in (requests, analysing, explaining, judging)
+    for module in (requests, analysing, explaining, judging, landscapes)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and kind.__module__ == module.__name__ and hasattr(kind, "cost")
 ]
@@ -112,6 +114,41 @@ def test_gradients_of_a_data_sets_images_know_versions_of_its_file() -> None:
     first = analysing.Analysed("gradients", (Model(NET, SEED),), "tiny.npz", 4, changed=1.0)
     assert first != dataclasses.replace(first, changed=2.0)
     assert_frame_equal(done(first), done(first))
+
+
+def surface(run: Run, count: int = 20) -> analysing.Analysed:
+    return analysing.Analysed("surface", (Model.of(run),), analysing.OWN, count, options=(("points", 3),))
+
+
+def test_a_runs_surface_is_computed_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, before = done(surface(run)), surface(run).cost()
+    monkeypatch.setattr(analysing.Analysed, "_batch", None)  # another computation would end in an error
+    assert_frame_equal(done(surface(run)), first.astype(done(surface(run)).dtypes))
+    assert before == landscapes.Cost(landscapes.READ_BYTES, 0.1)
+    with pytest.raises(TypeError):
+        done(surface(run, 10))
+
+
+def test_a_surface_of_fewer_pictures_than_asked_for_is_not_kept(run: Run) -> None:
+    done(surface(run, 1000))
+    assert surface(run, 1000).cost().bytes != landscapes.READ_BYTES
+
+
+def test_a_damaged_surface_is_computed_again(run: Run) -> None:
+    first = done(surface(run))
+    [path] = (FOLDERS.user_cache_path / "landscapes").iterdir()
+    path.write_bytes(b"no table")
+    assert_frame_equal(done(surface(run)), first)
+
+
+def test_a_training_ends_at_the_middle_of_its_path(run: Run) -> None:
+    found = done(landscapes.PathOfTraining(Model.of(run), (1, 2), 20, 3))
+    assert found.path.epoch.tolist() == ["1", "2", "the last"]
+    assert found.path[["a", "b"]].iloc[-1].tolist() == [0, 0]
+    assert len(found.surface) == 9
+    low, high = found.path.a.min(), found.path.a.max()
+    assert found.surface.a.min() < low
+    assert found.surface.a.max() > high
 
 
 def test_a_search_ends_with_the_last_list() -> None:
