@@ -9,6 +9,7 @@ from resnet.analysis.contract import last
 from resnet.analysis.lesions import Lesions
 from resnet.claims import figures
 from resnet.claims.claims import CLAIMS
+from resnet.files import ROOT
 from resnet.nets.codes import to_code
 from resnet.runs import store as runs
 from resnet.runs.jobs import Job
@@ -56,7 +57,8 @@ def compute(app) -> None:
     assert not fine(app).error, app.error[0].value
 
 
-def test_the_recorded_pairs_surfaces_are_there() -> None:
+def test_the_recorded_pairs_surfaces_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "SHIPPED", ROOT / "assets" / "runs")
     app = open_page("why/landscape.py", view="Loss over a plane")
     assert not any(button.label.startswith("Compute") for button in app.button)
     assert len(app.get("plotly_chart")) == 2
