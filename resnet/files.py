@@ -1,10 +1,13 @@
 """Files that a reader finds whole, whatever happens to the writer."""
 
 import errno
+import hashlib
+import json
 import os
 import secrets
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from platformdirs import PlatformDirs
@@ -12,6 +15,11 @@ from platformdirs import PlatformDirs
 ROOT = Path(__file__).parent.parent  # of the program: assets/ is below it, and `python -m resnet` runs here
 FOLDERS = PlatformDirs("resnet-explorer", appauthor=False)  # the user's, where the system wants them
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def digest(settings: Mapping[str, object]) -> str:
+    """SHA-256 of settings that JSON can hold, in hexadecimal: a name for what depends on all of them."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def replace_file(path: Path, content: str | bytes | memoryview) -> None:

@@ -80,11 +80,16 @@ def view(titles: Mapping[str, str]) -> str:
 
 def explained(entry: Analysis) -> None:
     """What to think of before the figure is seen, and behind it the formula and the paper."""
-    st.markdown(f"**{entry.question}**")
+    introduced(entry.question, entry.expect, entry.formula, entry.paper)
+
+
+def introduced(question: str, expect: str, formula: str, paper: str) -> None:
+    """As `explained`, of what is no entry of ANALYSES."""
+    st.markdown(f"**{question}**")
     with st.expander("What would you expect?"):
-        st.markdown(entry.expect)
+        st.markdown(expect)
     with st.expander("Formula and source"):
-        st.markdown(f"{entry.formula}\n\n{entry.paper}")
+        st.markdown(f"{formula}\n\n{paper}")
 
 
 def asked(key: str, options: Options = lambda key: {}, trained: bool = False) -> Analysed | None:

@@ -1,12 +1,14 @@
 """Landscape: the loss around the weights of trained nets, along a line, over a plane, and where a training passed."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import pandas as pd
 import streamlit as st
 
 from pages.ui import analysis, widgets, work
 from pages.ui.analysis import Drawn
+from pages.ui.lab.nets import where
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.landscape import PAPER
 from resnet.errors import Refused
@@ -38,48 +40,47 @@ def fields(key: str) -> Mapping[str, object]:
     return {"points": points, "span": span}
 
 
-def passed() -> None:
+def path() -> None:
     """The path of one training in the plane of its own directions."""
     offered = {run.id: run for run in runs.trained() if len(_before(run)) > 1}
     controls, result = st.columns([1, 2.6], gap="large")
-    with result:
-        st.markdown("**Did the training turn, or did it go straight down?**")
-        with st.expander("What would you expect?"):
-            st.markdown(
-                "The weights are hundreds of thousands of numbers. How much of their way through a whole training lies "
-                "in a plane, and does the way cross the contours at right angles?"
-            )
-        with st.expander("Formula and source"):
-            st.markdown(
-                r"Principal components of $\theta_e - \bar\theta$ over the epochs $e$ whose weights were kept; the "
-                r"loss is that at $\theta_{\text{last}} + a\,d_1 + b\,d_2$, with the last epoch's biases and norms."
-                f"\n\n{PAPER}"
-            )
-    if not offered:
-        result.info("No run here has kept its weights after two epochs or more. Train a net for two epochs or longer.")
-        return
+    request = None
     with controls, widgets.show_errors(Refused):
-        chosen = offered[
-            st.selectbox("Training", [*offered], format_func=lambda key: _named(offered[key]), **widgets.linked("path"))
-        ]
-        points = st.select_slider("Points a side", POINTS["surface"], key="landscape.points.path")
-        count = int(st.number_input("Images", 2, 1000, 100, key="landscape.images.path"))
-        model, epochs = Model.of(chosen), tuple(_before(chosen))
-        request = PathOfTraining(model, epochs, count, int(points))
-
-    def draw(found: Travelled) -> None:
-        shares = f"{found.explained[0]:.0%} and {found.explained[1]:.0%}"
-        text = (
-            f"Contours of the loss, and the weights after epochs {', '.join(found.path.epoch)}. The two directions "
-            f"hold {shares} of the variance of the kept weights; with so few of them, much is to be expected. The "
-            "contours are those of the last epoch's norms, so an earlier epoch's own loss may be another."
-        )
-        figure = plots.path_in_plane(found.surface, found.path, found.explained, model.plain)
-        widgets.chart(figure, text, "landscape.path")
-
+        request = _asked(offered) if offered else None
     with result, widgets.show_errors(Refused):
-        if (found := work.result(request, draw=draw)) is not None:
-            draw(found)
+        analysis.introduced(
+            "Did the training turn, or did it go straight down?",
+            "The weights are hundreds of thousands of numbers. How much of their way through a whole training lies in "
+            "a plane, and does the way cross the contours at right angles?",
+            r"Principal components of $\theta_e - \bar\theta$ over the epochs $e$ whose weights were kept; the "
+            r"loss is that at $\theta_{\text{last}} + a\,d_1 + b\,d_2$, with the last epoch's biases and norms.",
+            PAPER,
+        )
+        if not offered:
+            st.info("No run here has kept its weights after two epochs or more. Train a net for two epochs or longer.")
+        elif request:
+            draw = partial(_draw, request.model.plain)
+            if (found := work.result(request, draw=draw)) is not None:
+                draw(found)
+
+
+def _asked(offered: Mapping[str, Run]) -> PathOfTraining:
+    """Refused."""
+    titles = {key: f"{run.job.net.name} {where(run)}" for key, run in offered.items()}
+    chosen = offered[st.selectbox("Training", list(titles), format_func=titles.__getitem__, **widgets.linked("path"))]
+    points = st.select_slider("Points a side", POINTS["surface"], key="landscape.points.path")
+    count = st.number_input("Images", 2, 1000, 100, key="landscape.images.path")
+    return PathOfTraining(Model.of(chosen), tuple(_before(chosen)), int(count), int(points))
+
+
+def _draw(plain: bool, found: Travelled) -> None:
+    shares = f"{found.explained[0]:.0%} and {found.explained[1]:.0%}"
+    text = (
+        f"Contours of the loss, and the weights after epochs {', '.join(found.path.epoch)}. The two directions "
+        f"hold {shares} of the variance of the kept weights; with so few of them, much is to be expected. The "
+        "contours are those of the last epoch's norms, so an earlier epoch's own loss may be another."
+    )
+    widgets.chart(plots.path_in_plane(found.surface, found.path, found.explained, plain), text, "landscape.path")
 
 
 def _before(run: Run) -> list[int]:
@@ -89,13 +90,9 @@ def _before(run: Run) -> list[int]:
     return [epoch for epoch in kept_epochs(run) if epoch not in set(newest)]
 
 
-def _named(run: Run) -> str:
-    return f"{run.job.net.name} on {run.job.data} ({'recorded' if run.shipped else run.id[:15]})"
-
-
 DRAWS = {"line": along, "surface": over}
 view = analysis.view({key: ANALYSES[key].title for key in DRAWS} | {"path": "Path of a training"})
 if view == "path":
-    passed()
+    path()
 else:
     analysis.show(view, DRAWS, fields, trained=True)

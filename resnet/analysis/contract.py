@@ -45,7 +45,7 @@ class Analysis:
     together: int = 0  # images that are in memory at once; 0 is all
     passes: Callable[[int, Mapping[str, Any]], float] = lambda blocks, options: 3
     reason: Callable[[nn.Module], str] = _applies
-    kept: bool = False  # of a run, on the disk: it takes long
+    kept: bool = False  # the app keeps a run's table on the disk, because it takes long
 
 
 def last(steps: Steps) -> pd.DataFrame:

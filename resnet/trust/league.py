@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from resnet.attribution.contract import Passes
 from resnet.attribution.methods import METHODS, explaining
 from resnet.errors import Refused
-from resnet.files import FOLDERS, ROOT, replace_file
+from resnet.files import FOLDERS, ROOT, digest, replace_file
 from resnet.trust.checks import CHECKS, judging, label
 from resnet.trust.contract import Case, Facts, Finding, Spread, Verdict
 
@@ -160,16 +160,15 @@ def settings(**own: object) -> dict[str, Any]:
 
 
 def _code() -> str:
-    digest = hashlib.sha256()
+    code = hashlib.sha256()
     for path in sorted(path for folder in COUNTED for path in (ROOT / folder).glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+        code.update(path.name.encode() + b"\0" + path.read_bytes())
+    return code.hexdigest()
 
 
 def kept_at(depends_on: Mapping[str, Any]) -> Path:
     """Where a league with these settings is kept: a file named by their SHA-256."""
-    text = json.dumps(depends_on, sort_keys=True)
-    return FOLDERS.user_cache_path / "leagues" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+    return FOLDERS.user_cache_path / "leagues" / f"{digest(depends_on)}.json"
 
 
 def keep(depends_on: Mapping[str, Any], rows: Sequence[Row]) -> Path:

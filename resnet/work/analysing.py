@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.batches import noise_batch
 from resnet.analysis.cka import cka
-from resnet.analysis.contract import beside
+from resnet.analysis.contract import Partial, Steps, beside
 from resnet.analysis.features import activations, kernels, neighbours, pooled
 from resnet.analysis.lesions import BATCH, KEEP_BYTES, Lesions
 from resnet.analysis.microscope import COMPANY, among_noise, microscope
@@ -78,26 +78,32 @@ class Analysed:
         return dict(ANALYSES[self.analysis].options) | dict(self.options)
 
     def run(self) -> Work:
-        entry, found = ANALYSES[self.analysis], list[pd.DataFrame]()
+        found = list[pd.DataFrame]()
         nets = [(model.title, model.plain) for model in self.models]
         for number, each in enumerate(self.models):
             yield Progress(number / len(self.models), each.title)
-            kept = self.kept(each)
-            table = kept.read() if kept else None
-            if table is None:
-                torch.manual_seed(self.seed)  # dropout in train mode draws from it; the process is this work's own
-                model, _, inputs = each.open()
-                if reason := entry.reason(model):
-                    raise Refused(f"{entry.title} does not apply to {each.title}. {reason}")
-                images, labels = self._batch(each, model, inputs)
-                table = pd.DataFrame()
-                for share, table in entry.function(model, images, labels, **self._options()):
-                    so_far = beside(nets, [*found, table])
-                    yield Progress((number + share) / len(self.models), each.title, so_far)
-                if kept and len(images) == self.count:  # not the few pictures of a run whose data are elsewhere
-                    kept.keep(table)
+            table = pd.DataFrame()
+            for share, table in self._steps(each):
+                so_far = beside(nets, [*found, table])
+                yield Progress((number + share) / len(self.models), each.title, so_far)
             found.append(table)
         return beside(nets, found)
+
+    def _steps(self, each: Model) -> Steps:
+        """The analysis of one net, or its whole table where that is kept."""
+        entry, kept = ANALYSES[self.analysis], self.kept(each)
+        if kept and (table := kept.read()) is not None:
+            yield Partial(1.0, table)
+            return
+        torch.manual_seed(self.seed)  # dropout in train mode draws from it; the process is this work's own
+        model, _, inputs = each.open()
+        if reason := entry.reason(model):
+            raise Refused(f"{entry.title} does not apply to {each.title}. {reason}")
+        images, labels = self._batch(each, model, inputs)
+        for partial in entry.function(model, images, labels, **self._options()):
+            yield partial
+        if kept and len(images) == self.count:  # not the few pictures of a run whose data are elsewhere
+            kept.keep(partial.table)
 
     def _batch(self, each: Model, model: nn.Module, inputs: Inputs | None) -> tuple[Tensor, Tensor]:
         if self.source == NOISE:

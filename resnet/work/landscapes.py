@@ -1,7 +1,5 @@
 """Loss surfaces of runs: kept on the disk once they are computed, and in the plane of a training's own directions."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from resnet.analysis.landscape import BATCH, keep, plane, read, trajectory
-from resnet.files import FOLDERS, ROOT
+from resnet.files import FOLDERS, ROOT, digest
 from resnet.runs import store as runs
 from resnet.runs.opened import open_run
 from resnet.runs.weights import load_model
@@ -33,17 +31,21 @@ class Kept(NamedTuple):
 
     def read(self) -> pd.DataFrame | None:
         """Its table, if it was computed before or came with the program."""
-        found = (read(folder / self._name) for folder in (SHIPPED, FOLDERS.user_cache_path / "landscapes"))
+        found = (read(folder / self._name) for folder in (SHIPPED, _own()))
         return next((table for table in found if table is not None), None)
 
     def keep(self, table: pd.DataFrame, folder: Path | None = None) -> None:
-        keep((folder or FOLDERS.user_cache_path / "landscapes") / self._name, table)
+        """Write its table into a folder, the user's own without one."""
+        keep((folder or _own()) / self._name, table)
 
     @property
     def _name(self) -> str:
-        settings = {"version": VERSION, "weights": asdict(self.weights), "images": self.images}
-        text = json.dumps(settings | {"options": dict(self.options)}, sort_keys=True)
-        return f"{self.weights.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npz"
+        own = {"weights": asdict(self.weights), "images": self.images, "options": dict(self.options)}
+        return f"{self.weights.name}-{digest({'version': VERSION, **own})[:12]}.npz"
+
+
+def _own() -> Path:
+    return FOLDERS.user_cache_path / "landscapes"
 
 
 class Travelled(NamedTuple):

@@ -75,11 +75,16 @@ def default(deepest: bool = False) -> list[str]:
     return [f"run:{run.id}" for run in runs.race_of(first)[:2]] if first else []
 
 
+def where(run: Run) -> str:
+    """What tells a run from others of the same net in a menu: its data, and when it began."""
+    return f"on {run.job.data} ({'recorded' if run.shipped else run.id[:15]})"
+
+
 def _choices() -> dict[str, str]:
     """Every net that can be shown by its id: its title."""
     found: dict[str, str] = {}
     for run in sorted(runs.trained(), key=lambda run: not run.shipped):
-        net, rest = run.job.net.name, f"on {run.job.data} ({'recorded' if run.shipped else run.id[:15]})"
+        net, rest = run.job.net.name, where(run)
         found[f"run:{run.id}"] = f"{net} {rest}"
         found |= {f"run:{run.id}@{epoch}": f"{net} after epoch {epoch} {rest}" for epoch in kept_epochs(run)}
     found[FILE] = "My own net, or weights from a file"
