@@ -55,7 +55,8 @@ def surface(args: argparse.Namespace) -> int:
     for step in asked.run():
         print(f"\r{step.share:.0%}", end="", flush=True)
     if (kept := asked.kept(model)) is None or (table := kept.read()) is None:
-        raise Refused("The surface was not kept: the run's data set has to be here, with so many test images.")
+        rule = "The surface was not kept. It takes the run's data set, with so many test images, and a writable cache."
+        raise Refused(rule)
     if args.out:
         kept.keep(table, args.out)
     middle = table[(table.a == 0) & (table.b == 0)].iloc[0]

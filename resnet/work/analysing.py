@@ -1,5 +1,6 @@
 """The analyses of nets, as work."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple, cast
@@ -103,7 +104,8 @@ class Analysed:
         for partial in entry.function(model, images, labels, **self._options()):
             yield partial
         if kept and len(images) == self.count:  # not the few pictures of a run whose data are elsewhere
-            kept.keep(partial.table)
+            with suppress(OSError):  # a cache that cannot be written costs nobody the result
+                kept.keep(partial.table)
 
     def _batch(self, each: Model, model: nn.Module, inputs: Inputs | None) -> tuple[Tensor, Tensor]:
         if self.source == NOISE:

@@ -1,6 +1,7 @@
 """Whether what nets say of pictures can be believed: work for the Saliency page."""
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,7 +125,8 @@ class League:
             model, case = self._case()
             for share, text, rows in league(model, case, self.methods, self.checks):
                 yield Progress(share, text, rows)
-            keep(depends_on, rows or [])
+            with suppress(OSError):  # a cache that cannot be written costs nobody the result
+                keep(depends_on, rows or [])
         yield Progress(1.0, "Done.", rows)
         return rows
 

@@ -65,6 +65,10 @@ def test_the_recorded_pairs_surfaces_are_there(monkeypatch: pytest.MonkeyPatch) 
     rows = app.dataframe[0].value
     assert rows.groupby("net").size().tolist() == [17 * 17] * 2
     middle = rows[(rows.a == 0) & (rows.b == 0)].set_index("net")
+    half = rows[rows.a.abs() + rows.b.abs() == 0.5].query("a == 0 or b == 0").groupby("net").accuracy
+    for net, accuracies in half:
+        assert f"{100 * accuracies.min():.0f} % to {100 * accuracies.max():.0f} %" in texts(app), net
+        assert f"of {100 * middle.accuracy[str(net)]:.0f} %" in texts(app), net
     for run in (run for run in runs.shipped() if run.job.net.depth == 56):
         recorded = run.epochs().test_accuracy.iloc[-1]
         assert middle.accuracy[run.job.net.name] == pytest.approx(recorded, abs=0.05), "250 images of 10,000"

@@ -134,6 +134,15 @@ def test_a_surface_of_fewer_pictures_than_asked_for_is_not_kept(run: Run) -> Non
     assert surface(run, 1000).cost().bytes != landscapes.READ_BYTES
 
 
+def test_a_cache_that_cannot_be_written_costs_no_result(
+    run: Run, every: dict[str, Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(done(surface(run))) == 9
+    assert len(done(every["League"])) == 1
+
+
 def test_a_damaged_surface_is_computed_again(run: Run) -> None:
     first = done(surface(run))
     [path] = (FOLDERS.user_cache_path / "landscapes").iterdir()
