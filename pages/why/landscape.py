@@ -57,7 +57,8 @@ def path() -> None:
             PAPER,
         )
         if not offered:
-            st.info("No run here has kept its weights after two epochs or more. Train a net for two epochs or longer.")
+            missing = "No run here has kept its weights after two epochs or more before its last."
+            st.info(f"{missing} Train a net for three epochs or more.")
         elif request:
             draw = partial(_draw, request.model.plain)
             if (found := work.result(request, draw=draw)) is not None:
