@@ -56,6 +56,12 @@ def tiny_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Surfaces and leagues are kept in a folder of this test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
 def threads_back() -> Iterator[None]:
     """A worker in the test's own process sets PyTorch's threads."""
     before = torch.get_num_threads()

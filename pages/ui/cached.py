@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 from PIL import Image
 from streamlit import runtime
@@ -270,6 +271,16 @@ def drawn(draw: Callable[..., None], looks: Sequence[runs.Snapshot], *options: s
     For the others Streamlit sends again what was drawn, without making tables and charts anew.
     """
     _drawn(f"{draw.__module__}.{draw.__qualname__}", tuple(str(seen.run.path) for seen in looks), options, draw, looks)
+
+
+def measured(run: runs.Run, analysis: str) -> dict[int, pd.Series]:
+    """What all sessions know of a run by an analysis: values by step, to which more are added."""
+    return _measured(str(run.path), run.created(), analysis)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _measured(path: str, created: float, analysis: str) -> dict[int, pd.Series]:
+    return {}
 
 
 def _current(looks: Sequence[runs.Snapshot]) -> bool:

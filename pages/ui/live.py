@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from pages.ui import widgets, words
+from pages.ui import moments, widgets, words
 from pages.ui.cached import drawn, look, look_anew
+from pages.ui.widgets import columns
 from resnet.errors import Refused
 from resnet.plots import live as live_plots
 from resnet.plots.theme import colors
@@ -20,7 +20,6 @@ from resnet.work.contract import duration
 REFRESH_S = 1.0
 MAX_CELLS = 5000  # of one heat-strip
 POINTS = 250  # of one curve
-ABREAST = 3  # nets beside each other
 QUANTITIES = {name: FIGURES[name].label for name in BY_LAYER}
 DOING = {"pause": "Pausing", "stop": "Stopping"}
 BADGES = {
@@ -45,11 +44,6 @@ def show(group: list[Run], charts: bool = True) -> None:
     st.fragment(_view, run_every=REFRESH_S if going else None)(group, going, charts)
 
 
-def columns(count: int) -> list[DeltaGenerator]:
-    """Places for that many nets, a few beside each other."""
-    return [place for first in range(0, count, ABREAST) for place in st.columns(min(ABREAST, count))][:count]
-
-
 def _view(group: list[Run], going: bool, charts: bool) -> None:
     if going and not active(group):
         st.rerun()  # the whole page, once, so that the refreshing ends
@@ -60,7 +54,13 @@ def _view(group: list[Run], going: bool, charts: bool) -> None:
     if charts:
         drawn(_charts, looks)
         if any(seen.recorded_steps for seen in looks):
-            drawn(_strips, looks, widgets.choice("Layer by layer", QUANTITIES, "live.quantity", labels=QUANTITIES))
+            labels = QUANTITIES | moments.LABELS
+            chosen = widgets.choice("Layer by layer", labels, "live.quantity", labels=labels)
+            if chosen in QUANTITIES:
+                drawn(_strips, looks, chosen)
+            else:
+                with widgets.show_errors(Refused):
+                    moments.show(looks, chosen, going)
 
 
 def _heads(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:

@@ -154,7 +154,7 @@ def _strips(moments: Sequence[Moment], quantity: str) -> None:
     """A heat-strip for each net, on one colour scale."""
     strips = [strip(moment.digest, quantity, CELLS, _longest(moments)) for moment in moments]
     low, high = limits = robust_limits([made.log10 for made in strips])
-    for number, (moment, made, place) in enumerate(zip(moments, strips, live.columns(len(moments)), strict=True)):
+    for number, (moment, made, place) in enumerate(zip(moments, strips, widgets.columns(len(moments)), strict=True)):
         with place:
             figure = run_plots.strip_chart(made.log10, made.borders, moment.seen.layers, limits, _at(moments))
             what = f"{FIGURES[quantity].meaning}, layer (down) by step; log colour, {words.limits(low, high)}"
@@ -217,7 +217,7 @@ def _judged(draw: Callable[[Sequence[Verdict]], None]) -> Callable[[Sequence[Mom
 
 VIEWS: dict[str, Callable[[Sequence[Moment]], None]] = {
     "Curves": _curves,
-    "Confusion matrix": _judged(lambda found: verdicts.matrices(found, live.columns(len(found)))),
+    "Confusion matrix": _judged(lambda found: verdicts.matrices(found, widgets.columns(len(found)))),
     "Classes": _judged(verdicts.classes),
     "Pictures": _judged(verdicts.pictures),
     "Weight updates": _updates,

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from pages.ui import state
 from pages.ui.cached import net_profile
@@ -20,7 +21,13 @@ from resnet.nets.spec import PRESETS, NetSpec, plain_twin
 from resnet.plots import nets as net_plots
 
 PAGES = Path(__file__).parent.parent
+ABREAST = 3  # nets beside each other
 CIFAR_NETS = [PRESETS[name] for name in ("ResNet-20", "ResNet-32", "ResNet-44", "ResNet-56", "ResNet-110")]
+
+
+def columns(count: int) -> list[DeltaGenerator]:
+    """Places for that many nets, a few beside each other."""
+    return [place for first in range(0, count, ABREAST) for place in st.columns(min(ABREAST, count))][:count]
 
 
 def page_link(page: str, label: str, spec: NetSpec | None = None) -> None:
@@ -31,9 +38,9 @@ def page_link(page: str, label: str, spec: NetSpec | None = None) -> None:
 def choice(
     label: str, options: Iterable[str], key: str, help: str | None = None, labels: dict[str, str] | None = None
 ) -> str:
-    """One of a few options, all in sight; the first where the key has no value yet."""
+    """One of a few options, all in sight; the first where the key has none of them yet."""
     names = list(options)
-    if state.widget(key) is None:
+    if state.widget(key) not in names:
         state.set_widgets({key: names[0]})
     picked = st.segmented_control(
         label,

@@ -43,6 +43,12 @@ def ask(request: Request) -> None:
     scheduler().ask(request, _client())
 
 
+def follow(request: Request) -> None:
+    """Put it in line without a click, for a visitor who follows what goes on. Refused as `ready`."""
+    ask(request)
+    _asked.get(set()).add(request)
+
+
 def again(*requests: Request) -> None:
     """Put them in line though they are done, and draw the page anew."""
     for request in requests:

@@ -61,17 +61,16 @@ def accuracy_chart(colors: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def heat_chart(low: int, high: int, title: str) -> dict[str, Any]:
-    """A heat-strip, depth x step, of log10 values on the colour scale low..high (decades).
+def heat_chart(low: int, high: int, title: str, rows: str = "layer (1 = input)") -> dict[str, Any]:
+    """A heat-strip, depth x step, of log10 values on the colour scale low..high (decades); `rows` is the depth's title.
 
     frame: step, step_end, depth, layer (its name), norm, log10.
     """
     scale = {"scheme": "viridis", "domain": [low, high], "clamp": True}
-    value = {"field": "log10", "type": "quantitative", "scale": scale}
-    legend = {"type": "gradient", "orient": "top", "direction": "horizontal", "gradientLength": 160}
+    legend = {"type": "gradient", "orient": "top", "direction": "horizontal", "gradientLength": 140}
     return {
         "usermeta": {"embedOptions": {"renderer": "canvas"}},  # thousands of cells are too many for SVG
-        "mark": {"type": "rect", "strokeWidth": 1},
+        "mark": {"type": "rect", "strokeWidth": 1, "stroke": {"expr": "scale('color', datum.log10)"}},  # no seams
         "height": 330,
         "encoding": {
             "x": _STEP | {"scale": {"nice": False}},
@@ -79,11 +78,10 @@ def heat_chart(low: int, high: int, title: str) -> dict[str, Any]:
             "y": {
                 "field": "depth",
                 "type": "ordinal",
-                "title": "layer (1 = input)",
+                "title": rows,
                 "axis": {"labelOverlap": "greedy", "ticks": False, "grid": False},
             },
-            "fill": value | {"title": title, "legend": legend},
-            "stroke": value | {"legend": None},  # closes the seams between the cells
+            "color": {"field": "log10", "type": "quantitative", "scale": scale, "title": title, "legend": legend},
             "tooltip": [
                 {"field": "layer"},
                 {"field": "depth"},

@@ -16,16 +16,16 @@ from resnet.nets.inputs import Inputs
 from resnet.nets.model import ResNet
 from resnet.runs.prepare import load_data
 from resnet.runs.store import Run
-from resnet.runs.weights import load_model
+from resnet.runs.weights import load_at_step
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """A run's net on the CPU, with the weights that were tested after `epoch`, or the last ones where it is None."""
+    """A run's net on the CPU, with the weights after `step` (None where its records do not say it)."""
 
     run: Run
-    epoch: int | None
     model: ResNet
+    step: int | None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -39,26 +39,31 @@ class OpenedRun:
     @property
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the pixels in 0..1 as in training: by channel (C,), or by pixel (C, S, S). Refused."""
-        return torch.tensor(self.inputs.mean), torch.tensor(self.inputs.std)
+        return _moments(self.inputs)
 
     def prepare(self, pixels: np.ndarray | Tensor) -> Tensor:
         """uint8 (N, C, S, S) -> float32 (N, C, S, S), normalised as the training images were."""
         return normalise(torch.as_tensor(pixels), *self.moments)
 
     def test_batch(self, count: int) -> tuple[Tensor, Tensor]:
-        """Prepared test images (N, C, S, S), the same ones each time, and their labels (N,); N is `count` at most.
+        """As the function `test_batch`, of the run."""
+        return test_batch(self.run, count)
 
-        Where the run's data set is not here or stays on the disk, the few pictures in the run's folder.
-        """
-        with suppress(Refused):
-            images, labels = some_tests(load_data(self.run.job), count)
-            return self.prepare(images), labels
-        known, rows, pictures = self.run.test_set()
-        net = self.run.job.net
-        found = [picture_pixels(picture, net.image_size, net.in_channels) for picture in pictures]
-        if not found:
-            raise Refused(f"The data set of {self.run.id} is not here, and its folder holds no pictures.")
-        return self.prepare(torch.stack(found)), torch.from_numpy(known[rows]).long()
+
+def test_batch(run: Run, count: int) -> tuple[Tensor, Tensor]:
+    """Prepared test images (N, C, S, S), the same ones each time, and their labels (N,); N is `count` at most.
+
+    Where the run's data set is not here or stays on the disk, the few pictures in the run's folder.
+    """
+    with suppress(Refused):
+        images, labels = some_tests(load_data(run.job), count)
+        return normalise(images, *_moments(inputs_of(run))), labels
+    known, rows, pictures = run.test_set()
+    net = run.job.net
+    found = [picture_pixels(picture, net.image_size, net.in_channels) for picture in pictures]
+    if not found:
+        raise Refused(f"The data set of {run.id} is not here, and its folder holds no pictures.")
+    return normalise(torch.stack(found), *_moments(inputs_of(run))), torch.from_numpy(known[rows]).long()
 
 
 def inputs_of(run: Run) -> Inputs:
@@ -71,6 +76,10 @@ def inputs_of(run: Run) -> Inputs:
         raise Refused(what) from None
 
 
+def _moments(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    return torch.tensor(inputs.mean), torch.tensor(inputs.std)
+
+
 def open_run(run: Run, epoch: int | None = None) -> OpenedRun:
-    """Refused where the run has no weights yet, or none of that epoch."""
-    return OpenedRun(run, epoch, load_model(run, epoch))
+    """With the weights after that epoch, or the last ones. Refused where the run has none yet, or none of the epoch."""
+    return OpenedRun(run, *load_at_step(run, epoch))

@@ -71,6 +71,11 @@ class Records:
         rows = [row for line in lines if (row := _test_row(line))]
         return pd.DataFrame({name: np.array([row[name] for row in rows], kind) for name, kind in TEST_COLUMNS.items()})
 
+    def step_of(self, epoch: int) -> int | None:
+        """The step after which that epoch was tested, None where it was not."""
+        tested = self.epochs()
+        return next(map(int, tested.step[tested.epoch == epoch]), None)
+
     def prediction_type(self) -> np.dtype:
         """One epoch's: the number of images, and the smallest integers for the classes, come from info.json."""
         images, classes = self.info().get("test_images"), self.info().get("class_names")

@@ -1,7 +1,7 @@
 """The weights in a run's folder: the checkpoint's names, saved and loaded."""
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from resnet.errors import Refused
@@ -18,16 +18,24 @@ def load_model(run: Run, epoch: int | None = None) -> ResNet:
 
     Refused where it has none yet.
     """
+    model, _ = load_at_step(run, epoch)
+    return model
+
+
+def load_at_step(run: Run, epoch: int | None = None) -> tuple[ResNet, int | None]:
+    """As `load_model`, with the step that the weights belong to, None where the records do not say it."""
     path = run.path / "checkpoint.safetensors" if epoch is None else run.checkpoints().get(epoch)
     if path is None or (epoch is None and run.checkpoint_step() is None):
         raise Refused(f"{run.id} has no checkpoint yet. The first one comes within {CHECKPOINT_EVERY_S} seconds.")
+    with safe_open(path, "pt") as file:  # one file to the end, though another takes its place meanwhile
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        step = int(file.metadata()["step"]) if epoch is None else run.step_of(epoch)
     model = build(run.job.net)
-    tensors = load_file(path)
     try:
         model.load_state_dict(weights_of(tensors) if epoch is None else tensors)
     except RuntimeError:
         raise Refused(f"The checkpoint of {run.id} holds the weights of another net.") from None
-    return model
+    return model, step
 
 
 def with_start(run: Run, model: ResNet) -> ResNet:

@@ -3,17 +3,17 @@
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.batches import noise_batch
 from resnet.analysis.cka import cka
-from resnet.analysis.contract import Partial, Steps, beside
+from resnet.analysis.contract import Partial, Steps, beside, last
 from resnet.analysis.features import activations, kernels, neighbours, pooled
 from resnet.analysis.lesions import BATCH, KEEP_BYTES, Lesions
 from resnet.analysis.microscope import COMPANY, among_noise, microscope
@@ -21,9 +21,8 @@ from resnet.data import dataset as datasets
 from resnet.errors import Refused
 from resnet.nets.borrow import borrowed
 from resnet.nets.inputs import Inputs
-from resnet.nets.model import ResNet
 from resnet.runs import store as runs
-from resnet.runs.opened import OpenedRun, open_run
+from resnet.runs.opened import OpenedRun, open_run, test_batch
 from resnet.runs.prepare import load_data
 from resnet.work.contract import Cost, Progress
 from resnet.work.explaining import Picture
@@ -100,23 +99,50 @@ class Analysed:
         model, _, inputs = each.open()
         if reason := entry.reason(model):
             raise Refused(f"{entry.title} does not apply to {each.title}. {reason}")
-        images, labels = self._batch(each, model, inputs)
+        images, labels = self._batch(each, inputs)
         for partial in entry.function(model, images, labels, **self._options()):
             yield partial
         if kept and len(images) == self.count:  # not the few pictures of a run whose data are elsewhere
             with suppress(OSError):  # a cache that cannot be written costs nobody the result
                 kept.keep(partial.table)
 
-    def _batch(self, each: Model, model: nn.Module, inputs: Inputs | None) -> tuple[Tensor, Tensor]:
+    def _batch(self, each: Model, inputs: Inputs | None) -> tuple[Tensor, Tensor]:
         if self.source == NOISE:
             return noise_batch(each, self.count, self.seed)
         if self.source == OWN:
-            return OpenedRun(runs.find(each.weights.name), each.weights.epoch, cast(ResNet, model)).test_batch(
-                self.count
-            )
+            return test_batch(runs.find(each.weights.name), self.count)
         data = datasets.load_offered(self.source, size=each.image_size, train=2000)
         images, labels = datasets.some_tests(data, self.count)
         return (prepared(images, inputs) if inputs else datasets.normalise(images, data.mean, data.std)), labels
+
+
+class Measured(NamedTuple):
+    """The table of an analysis of a run's net, and the training step that its weights belong to, if that is known."""
+
+    step: int | None
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Moment:
+    """`Measured`: an entry of ANALYSES on a run's net, while it trains or later, on test images of its own data.
+
+    Of the newest weights it measures those that are there when it begins, and says which these were.
+    """
+
+    analysis: str
+    model: Model
+    count: int
+    alone = False
+
+    def cost(self) -> Cost:
+        needed = Analysed(self.analysis, (self.model,), OWN, self.count).cost()
+        return needed._replace(bytes=needed.bytes + DATA_BYTES)
+
+    def run(self) -> Work:
+        yield Progress(0.0, self.model.title)
+        opened, entry = _opened(self.model), ANALYSES[self.analysis]
+        return Measured(opened.step, last(entry.function(opened.model, *opened.test_batch(self.count))))
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,10 @@ def test_a_runs_gradients_are_the_same_everywhere(run: Run, tmp_path: Path, caps
     assert f"{run.job.net.name}, ||dL/dx||: x " in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_a_runs_surface_is_kept_where_the_page_finds_it(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run = uninterrupted(RECIPE)
     command = ["surface", run.id, "--points", "3", "--images", str(COUNT), "--out", str(tmp_path / "shipped")]
     assert main(command) == 0

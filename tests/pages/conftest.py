@@ -20,14 +20,9 @@ from tests.support.work import Here
 
 
 @pytest.fixture(autouse=True)
-def data_of_its_own(data_dir: Path) -> Path:
+def data_of_its_own(data_dir: Path, own_cache: None) -> Path:
     """The empty data folder of this test."""
     return data_dir
-
-
-@pytest.fixture(autouse=True)
-def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)

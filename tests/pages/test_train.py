@@ -9,21 +9,27 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save
+from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
-from pages.ui import cached, live
+from pages.ui import cached, live, moments
+from resnet.analysis.gradients import gradient_norms
+from resnet.analysis.travel import travel
 from resnet.nets.codes import to_code
 from resnet.nets.model import build
 from resnet.nets.spec import plain_twin
 from resnet.runs.curves import Digest, follow
 from resnet.runs.jobs import Status
+from resnet.runs.opened import open_run
 from resnet.runs.store import Run
 from resnet.train.recipes import RECIPES
 from tests.support.pages import TINY, address, field, fine, open_page, press, texts
+from tests.support.tiny import until
 
 
 def test_train_starts_both_twins(started: list[Run]) -> None:
@@ -183,6 +189,56 @@ def test_each_who_watches_chooses_what_to_see_layer_by_layer() -> None:
     assert "Gradient norms of **" in texts(fine(one.run()))
     assert chart_data(one)[:2] == chart_data(other)[:2]
     assert chart_data(one)[2:] != chart_data(other)[2:]
+
+
+def strips(app: AppTest) -> list[pd.DataFrame]:
+    """The tables of the strips, one for each net; the first two charts are of loss and accuracy."""
+    return [convert_arrow_bytes_to_pandas_df(chart.proto.data.data) for chart in app.get("vega_lite_chart")[2:]]
+
+
+def steps_of(app: AppTest) -> list[list[int]]:
+    """Those at which each strip has a column."""
+    return [sorted(set(strip.step_end)) for strip in strips(fine(app))]
+
+
+def go_on(run: Run, step: int) -> None:
+    """The worker has written another checkpoint."""
+    path = run.path / "checkpoint.safetensors"
+    path.write_bytes(save(load_file(path), {"step": str(step)}))
+
+
+def test_the_gradients_of_a_race_are_measured_at_each_checkpoint(going: list[Run]) -> None:
+    app = open_page("training/train.py")
+    field(app, "button_group", "live.quantity").set_value("gradients").run()
+    assert steps_of(app) == [[2], [2]]
+    for run, strip in zip(going, strips(app), strict=True):
+        opened = open_run(run)
+        expected = gradient_norms(opened.model, *opened.test_batch(moments.IMAGES)).query("kind == 'block output'")
+        assert strip.layer.tolist() == expected["name"].tolist()
+        assert strip["norm"].tolist() == pytest.approx(expected["norm"].tolist(), rel=1e-5)
+    for run in going:
+        go_on(run, 4)
+    cached.look_anew()
+    until(lambda: steps_of(app.run()) == [[2, 4], [2, 4]])
+
+
+def test_the_ways_of_the_gradient_are_shown_of_nets_that_have_two(going: list[Run]) -> None:
+    app = open_page("training/train.py")
+    field(app, "button_group", "live.quantity").set_value("travel").run()
+    assert "is left out. This net adds no shortcut" in texts(fine(app))
+    opened = open_run(going[0])
+    ways = travel(opened.model, *opened.test_batch(moments.IMAGES))
+    [strip] = strips(app)
+    assert strip["norm"].tolist() == pytest.approx((ways.branch / ways.shortcut).tolist(), rel=1e-5)
+
+
+def test_a_race_without_a_checkpoint_has_nothing_to_measure(going: list[Run]) -> None:
+    for run in going:
+        (run.path / "checkpoint.safetensors").unlink()
+    app = open_page("training/train.py")
+    field(app, "button_group", "live.quantity").set_value("gradients").run()
+    assert "has no checkpoint yet" in texts(fine(app))
+    assert not strips(app)
 
 
 def test_one_thread_at_a_time_follows_a_run(going: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,9 +215,9 @@ def test_only_a_recipe_with_blanked_patches_makes_scores_comparable(run: Run) ->
 
 
 @pytest.mark.slow
-def test_a_league_gets_the_memory_that_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("own_cache")
+def test_a_league_gets_the_memory_that_it_needs() -> None:
     """On Linux a process gets no more than was predicted, and methods run hundreds of small pictures at once."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     net = from_code("ResNet-56")
     model = Model(net, Weights("seed", "0"), usual(net, "CIFAR-10's"))
     request = League(model, "shapes", 4, "", ("integrated-gradients",), ("content",))

@@ -12,6 +12,7 @@ from pandas.testing import assert_frame_equal
 from safetensors.torch import load, save
 from torch import nn
 
+from resnet.analysis.travel import travel
 from resnet.costs.budget import Budget, search
 from resnet.costs.memory import memory
 from resnet.errors import Refused
@@ -19,6 +20,7 @@ from resnet.files import FOLDERS
 from resnet.nets.codes import from_code
 from resnet.nets.model import build
 from resnet.nets.spec import twins
+from resnet.runs.opened import open_run
 from resnet.runs.store import Run
 from resnet.work import analysing, explaining, judging, landscapes, requests, spool
 from resnet.work.contract import Request
@@ -28,15 +30,10 @@ from resnet.work.worker import DONE
 from tests.support.tiny import RECIPE, TINY_CODE, uninterrupted
 from tests.support.work import done
 
-pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back")
+pytestmark = pytest.mark.usefixtures("tiny_data", "threads_back", "own_cache")
 NET = from_code(TINY_CODE)
 SEED = Weights("seed", "0")
 PICTURE = explaining.Picture.of(np.random.default_rng(0).integers(0, 256, (3, 8, 8), np.uint8))
-
-
-@pytest.fixture(autouse=True)
-def leagues_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -50,6 +47,7 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
     trained = (Model.of(run),)
     made: list[Request] = [
         analysing.Analysed("gradients", tuple(Model(net, SEED) for net in twins(NET)), analysing.NOISE, 4),
+        analysing.Moment("gradients", *trained, 4),
         analysing.Inspected(*trained, PICTURE, "layer1.0"),
         analysing.Broken(*trained, (("layer1.0", "cut"),), 20),
         analysing.Alike(*trained, *trained, 20),
@@ -158,6 +156,14 @@ def test_a_training_ends_at_the_middle_of_its_path(run: Run) -> None:
     low, high = found.path.a.min(), found.path.a.max()
     assert found.surface.a.min() < low
     assert found.surface.a.max() > high
+
+
+@pytest.mark.parametrize("epoch", [1, None])
+def test_a_moment_is_of_the_weights_that_are_there(run: Run, epoch: int | None) -> None:
+    asked = Model(run.job.net, Weights("run", run.id, step=1, epoch=epoch))  # the worker has gone on since
+    found, opened = done(analysing.Moment("travel", asked, 20)), open_run(run, epoch)
+    assert found.step == (8 if epoch else 24)
+    assert_frame_equal(found.table, travel(opened.model, *opened.test_batch(20)))
 
 
 def test_a_search_ends_with_the_last_list() -> None:
