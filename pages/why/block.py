@@ -1,5 +1,6 @@
 """Block: one residual block on one picture, forward and back, with the numbers of its equation."""
 
+import numpy as np
 import streamlit as st
 
 from pages.ui import analysis, state, widgets, work
@@ -8,6 +9,8 @@ from pages.ui.lab.nets import Shown
 from pages.ui.lab.picture import Picked, linked_picture
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.microscope import BRANCH, SHORTCUT, SUM, THROUGH_BRANCH, THROUGH_SHORTCUT, Microscope, View, X, Y
+from resnet.costs.profiler import Profile
+from resnet.costs.recorder import Row
 from resnet.errors import Refused
 from resnet.plots import microscope as plots
 from resnet.plots.nets import net_diagram
@@ -53,22 +56,68 @@ def equation(seen: View, back: bool) -> str:
     )
 
 
-def forward(found: Microscope, key: str) -> None:
+def forward(net: Shown, found: Microscope, pixels: np.ndarray, key: str) -> None:
     _mosaics(found.before, [X, BRANCH, SHORTCUT, SUM, Y], False, "value", key)
 
 
-def back(found: Microscope, key: str) -> None:
+def back(net: Shown, found: Microscope, pixels: np.ndarray, key: str) -> None:
     names = [Y, BRANCH, THROUGH_BRANCH, THROUGH_SHORTCUT, X]
     _mosaics(found.before, names, True, "dL/d(value)", key)
 
 
-def layers(found: Microscope, key: str) -> None:
+def layers(net: Shown, found: Microscope, pixels: np.ndarray, key: str) -> None:
     names = [name for name in found.before.layers.name if name not in (SHORTCUT, SUM)]
     _mosaics(found.before, names, False, "value", f"{key}.layers")
+    _fields(net_profile(net.model.described), found, pixels, names)
     widgets.table(found.before.layers, {})
 
 
-def step(found: Microscope, key: str) -> None:
+def _fields(profile: Profile, found: Microscope, pixels: np.ndarray, names: list[str]) -> None:
+    """The strongest channel of each tensor, and of each cell the part of the picture that it can depend on."""
+    places = {name: _row(profile, found, name) for name in names}
+    if any(len(row.stride) != 2 for row in places.values()):
+        return  # clips and volumes
+    maps = {name: max(found.before.maps[name], key=lambda each: float(np.square(each).sum())) for name in names}
+    boxes = {name: _boxes(places[name], values.shape, pixels.shape[1:]) for name, values in maps.items()}
+    table, chart = plots.pointed(widgets.rgb(pixels), maps, boxes)
+    st.vega_lite_chart(table, chart, width="content")
+    st.caption(
+        "Point at a cell: the green box is its receptive field, the pixels that it can depend on. Each map is the "
+        "tensor's strongest channel on its own scale. How does the box grow from x to y?"
+    )
+
+
+def _row(profile: Profile, found: Microscope, name: str) -> Row:
+    """The layer whose output is a tensor of the block."""
+    rows = profile.rows
+    own = [number for number, row in enumerate(rows) if row.block == found.block]
+    if name == X:
+        return rows[own[0] - 1]
+    if name == Y:
+        return rows[own[-1]]
+    if name == BRANCH:
+        return [rows[number] for number in own if rows[number].role == "branch"][-1]
+    return next(row for row in rows if row.name == f"{found.block}.{name}")
+
+
+def _boxes(row: Row, shape: tuple[int, ...], sides: tuple[int, ...]) -> np.ndarray:
+    """(h, w, 4): left, top, right, bottom of each cell's receptive field, within the picture.
+
+    A cell of a map that was averaged down has the fields of all that it averages.
+    """
+    edges = []
+    for side, (cells, full, pixels) in enumerate(zip(shape, row.out_shape[1:], sides, strict=True)):
+        at = np.arange(cells)
+        first, last = at * full // cells, -(-(at + 1) * full // cells) - 1
+        start = row.offset[side] + first * row.stride[side]
+        stop = row.offset[side] + last * row.stride[side] + row.receptive_field[side]
+        edges.append((np.clip(start, 0, pixels), np.clip(stop, 0, pixels)))
+    (top, bottom), (left, right) = edges
+    down, across = np.indices(shape)
+    return np.stack([left[across], top[down], right[across], bottom[down]], axis=-1)
+
+
+def step(net: Shown, found: Microscope, pixels: np.ndarray, key: str) -> None:
     """Before and after one step of SGD; undoing it is looking at `before` again."""
     before, after = found.before, found.after
     stepped = st.toggle("Take the step", key=f"block.step.{key}", help="Switch it off to undo the step.")
@@ -107,18 +156,19 @@ def show(shown: list[Shown], picked: Picked) -> None:
     names = shown[0].class_names
     label = columns[1].selectbox("Class in the loss", [LIKELIEST, *names], **widgets.linked("class"))
     lr = columns[2].number_input("Learning rate", 1e-5, 10.0, 0.1, format="%g", **widgets.linked("lr"))
-    asked: list[tuple[Shown, Inspected]] = []
+    asked: list[tuple[Shown, Inspected, np.ndarray]] = []
     for net, seen in zip(shown, picked.views, strict=True):
         if block in {row.block for row in net_profile(net.model.described).rows}:
             known = net.class_names.index(label) if label in net.class_names else -1
-            asked.append((net, Inspected(net.model, Picture.of(seen.pixels), block, known, float(lr))))
+            request = Inspected(net.model, Picture.of(seen.pixels), block, known, float(lr))
+            asked.append((net, request, seen.pixels))
         else:
             st.info(f"{net.title} has no block {block}.")
-    if work.ready([request for _, request in asked], "Look into the block"):
-        for number, (net, request) in enumerate(asked):
+    if work.ready([request for _, request, _ in asked], "Look into the block"):
+        for number, (net, request, pixels) in enumerate(asked):
             if found := work.result(request):
                 st.markdown(f"**{net.title}**, {block}, {net.trained}" + (f". {found.note}" if found.note else ""))
-                SHOW[view or FORWARD](found, f"block.{number}.{view}")
+                SHOW[view or FORWARD](net, found, pixels, f"block.{number}.{view}")
 
 
 controls, result = st.columns([1, 2.6], gap="large")

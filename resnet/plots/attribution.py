@@ -75,7 +75,7 @@ def _heat(values: np.ndarray, window: Box, look: Look, signed: bool) -> go.Heatm
 def _frame(figure: go.Figure, photo: np.ndarray, boxes: Sequence[Box], width: int) -> go.Figure:
     """The photo below the traces, one unit an original pixel, the first row on top."""
     high, wide = photo.shape[:2]
-    source = _data_uri(Image.fromarray(photo), SHARPNESS * width)
+    source = data_uri(Image.fromarray(photo), SHARPNESS * width)
     place = {"x": 0, "y": 0, "sizex": wide, "sizey": high, "xref": "x", "yref": "y"}
     figure.add_layout_image(source=source, sizing="stretch", layer="below", **place)
     for number, (left, top, right, bottom) in enumerate(boxes):
@@ -88,7 +88,7 @@ def _frame(figure: go.Figure, photo: np.ndarray, boxes: Sequence[Box], width: in
     return framed(figure, height, plot_bgcolor="rgba(0,0,0,0)").update_layout(margin_t=8, dragmode=False)
 
 
-def _data_uri(photo: Image.Image, longest: int) -> str:
+def data_uri(photo: Image.Image, longest: int) -> str:
     """The photo as a file in a string, at most so many pixels a side: PNG of small ones, JPEG of others."""
     kind = "jpeg"
     if max(photo.size) < CRISP:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from resnet.plots.microscope import mosaics, update_ratios
+from resnet.plots.microscope import mosaics, pointed, update_ratios
 
 X = np.arange(3 * 4 * 5, dtype=np.float32).reshape(3, 4, 5)
 MAPS = {"x": X, "F(x)": -2 * X[:, :2, :2]}
@@ -31,6 +31,21 @@ def test_a_cell_knows_its_channel_and_its_place() -> None:
     assert x.customdata[0, 0].tolist() == [1, 0, 0]
     assert x.customdata[2, 8].tolist() == [4, 2, 2]
     assert x.customdata[8, 4].tolist() == [6, 4, 3]
+
+
+def test_the_box_on_the_picture_is_that_of_the_cell_under_the_pointer() -> None:
+    boxes = {name: np.arange(4 * each[0].size).reshape(*each[0].shape, 4) for name, each in MAPS.items()}
+    table, chart = pointed(np.zeros((6, 8, 3), np.uint8), {name: each[0] for name, each in MAPS.items()}, boxes)
+    assert table[["left", "top", "right", "bottom"]].to_numpy().tolist()[:2] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert table.cell.is_unique
+    assert table.shade.abs().groupby(table["map"]).max().tolist() == [1, 1]
+    picture, cells = chart["hconcat"]
+    [param] = cells["layer"][0]["params"]
+    box = picture["layer"][1]
+    assert box["transform"] == [{"filter": {"param": param["name"], "empty": False}}]
+    drawn = [box["encoding"][name]["field"] for name in ("x", "y", "x2", "y2")]
+    assert drawn == ["left", "top", "right", "bottom"]
+    assert [box["encoding"][name]["scale"]["domain"] for name in "xy"] == [[0, 8], [0, 6]]
 
 
 def test_maps_of_nothing_but_0_can_be_drawn() -> None:
