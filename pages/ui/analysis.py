@@ -130,7 +130,11 @@ def nets(seed: int) -> list[Shown]:
         return shown
     text = "Of the untrained nets. Without batch norm much of what is said of residual nets is reversed."
     norm = st.selectbox("Norm", list(NORMS), format_func=NORMS.__getitem__, help=text, **widgets.linked("norm"))
-    text = "Of the branches of untrained residual nets: a last norm or a factor that is 0 makes a block the identity."
+    text = (
+        "Of the branches of untrained residual nets: a last norm or a factor that is 0 makes a block the identity. "
+        "Fixup (arXiv 1901.09321) sets its classifier to 0 as well, so at its start no other layer has a gradient; "
+        "SkipInit shows what it does to the branches."
+    )
     start = st.selectbox("Start", list(STARTS), format_func=STARTS.__getitem__, help=text, **widgets.linked("start"))
     return [_switched(each, norm, start) if each.id.startswith(f"{NEW}:") else each for each in shown]
 

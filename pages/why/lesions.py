@@ -108,7 +108,7 @@ def _left(shown: list[Shown], cuts: dict[str, str]) -> None:
             if left := work.result(request):
                 st.metric(
                     f"{net.title}, accuracy on {left.images:,} images", f"{left.accuracy:.1%}",
-                    f"{left.accuracy - left.whole_accuracy:+.1%}", border=True,
+                    f"{100 * (left.accuracy - left.whole_accuracy):+.1f} points", border=True,
                 )  # fmt: skip
                 st.caption(f"Loss {left.loss:.3g}; whole, {left.whole_loss:.3g}.")
     if st.toggle("Gradients of these nets", **widgets.linked("gradients")):

@@ -45,20 +45,25 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def surface(args: argparse.Namespace) -> int:
+    from resnet.runs.opened import test_batch
     from resnet.runs.store import find
     from resnet.work.analysing import OWN, Analysed
     from resnet.work.weights import Model
 
-    model = Model.of(find(args.run))
-    options = (("points", args.points), ("span", args.span))
-    asked = Analysed("surface", (model,), OWN, args.images, options=options)
+    run = find(args.run)
+    if (images := len(test_batch(run, args.images)[1])) < args.images:
+        raise Refused("A surface is kept of as many test images as are asked for.", args.images, f"{images} at most")
+    model, options = Model.of(run), (("points", args.points), ("span", args.span))
+    asked, line = (Analysed(name, (model,), OWN, args.images, options=options) for name in ("surface", "line"))
     for step in asked.run():
         print(f"\r{step.share:.0%}", end="", flush=True)
-    if (kept := asked.kept(model)) is None or (table := kept.read()) is None:
-        rule = "The surface was not kept. It takes the run's data set, with so many test images, and a writable cache."
-        raise Refused(rule)
+    kept, kept_line = asked.kept(model), line.kept(model)
+    if kept is None or kept_line is None or (table := kept.read()) is None:
+        raise Refused("The surface was not kept, because the user's cache folder cannot be written.")
+    kept_line.keep(table[table.b == 0])
     if args.out:
         kept.keep(table, args.out)
+        kept_line.keep(table[table.b == 0], args.out)
     middle = table[(table.a == 0) & (table.b == 0)].iloc[0]
     print(f"\r{model.title}: {middle.loss:.4g} nats and {middle.accuracy:.1%} right in the middle, "
           f"{table.loss.max():.4g} at most")  # fmt: skip

@@ -62,7 +62,11 @@ class Analysed:
         """Where its table is kept on the disk; None where it is not, because it is quickly computed again."""
         whole = model.weights.kind == "run" and not model.cuts
         entry = ANALYSES[self.analysis]
-        return Kept(model.weights, self.count, self._options()) if entry.kept and whole and self.source == OWN else None
+        return (
+            Kept(self.analysis, model.weights, self.count, self._options())
+            if entry.kept and whole and self.source == OWN
+            else None
+        )
 
     def _cost(self, model: Model) -> Cost:
         entry, kept = ANALYSES[self.analysis], self.kept(model)

@@ -23,8 +23,9 @@ SHIPPED = ROOT / "assets" / "landscapes"
 
 
 class Kept(NamedTuple):
-    """The surface of a run's net on `images` test images of its own data, by all that it depends on."""
+    """The table of an entry of ANALYSES of a run's net on `images` test images of its data, by all it depends on."""
 
+    analysis: str
     weights: Weights
     images: int
     options: Mapping[str, object]
@@ -40,7 +41,7 @@ class Kept(NamedTuple):
 
     @property
     def _name(self) -> str:
-        own = {"weights": asdict(self.weights), "images": self.images, "options": dict(self.options)}
+        own = self._asdict() | {"weights": asdict(self.weights), "options": dict(self.options)}
         return f"{self.weights.name}-{digest({'version': VERSION, **own})[:12]}.npz"
 
 

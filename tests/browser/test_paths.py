@@ -8,10 +8,10 @@ from playwright.sync_api import Browser, Page, expect
 from safetensors.torch import load_file
 
 from resnet.files import ROOT
-from tests.support.browser import fine, photo, pick, pictures, settled, whole
+from tests.support.browser import fine, legible_in_the_dark, photo, pick, pictures, settled, whole
 
 MAP = re.compile("for the logit of")
-DRAWN_TEXTS = ROOT / "tests" / "support" / "drawn_texts.js"
+DRAWN_TEXTS, FAINT_TEXTS = (ROOT / "tests" / "support" / name for name in ("drawn_texts.js", "faint_texts.js"))
 
 
 def test_a_deep_link_on_a_fresh_server_opens_its_page(address: str, page: Page) -> None:
@@ -131,7 +131,8 @@ def choose(page: Page, section: str, title: str) -> None:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_page_on_a_desktop_and_a_phone(address: str, page: Page, name: str) -> None:
+def test_a_page_on_a_desktop_on_a_phone_and_in_the_dark(address: str, page: Page, name: str) -> None:
+    page.add_init_script(path=FAINT_TEXTS)
     page.goto(f"{address}/{name}?net=ResNet-20")
     settled(page)
     for view in VIEWS[name]:
@@ -144,6 +145,7 @@ def test_a_page_on_a_desktop_and_a_phone(address: str, page: Page, name: str) ->
         page.get_by_role("button", name="Find nets").click()
         expect(page.get_by_text("The largest nets that fit")).to_be_visible()
     pictures(page, f"6-{name}")
+    legible_in_the_dark(page)
     fine(page)
 
 

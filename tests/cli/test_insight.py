@@ -63,11 +63,19 @@ def test_a_runs_surface_is_kept_where_the_page_finds_it(
     run = uninterrupted(RECIPE)
     command = ["surface", run.id, "--points", "3", "--images", str(COUNT), "--out", str(tmp_path / "shipped")]
     assert main(command) == 0
-    middle = done(Analysed("line", (Model.of(run),), OWN, COUNT, options=(("points", 3),))).query("a == 0").iloc[0]
+    asked = Analysed("line", (Model.of(run),), OWN, COUNT, options=(("points", 3),))
+    kept = done(asked)
+    middle = kept.query("a == 0").iloc[0]
     assert f"{middle.loss:.4g} nats and {middle.accuracy:.1%} right in the middle" in capsys.readouterr().out
-    [shipped], [own] = tmp_path.glob("shipped/*"), tmp_path.glob("cache/**/*.npz")
-    assert shipped.name == own.name
-    assert shipped.read_bytes() == own.read_bytes()
+    both = [
+        {path.name: path.read_bytes() for path in tmp_path.glob(place)} for place in ("shipped/*", "cache/**/*.npz")
+    ]
+    assert both[0] == both[1]
+    assert len(both[0]) == 2, "the surface, and its middle row as a line"
+    for path in tmp_path.glob("cache/**/*.npz"):
+        path.unlink()
+    computed = done(asked).sort_values("a", ignore_index=True)
+    assert_frame_equal(computed.astype(kept.dtypes), kept.sort_values("a", ignore_index=True))
     assert main([*command[:4], "--images", "1000"]) == 2, "there are 40"
 
 

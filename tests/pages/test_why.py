@@ -74,6 +74,19 @@ def test_the_recorded_pairs_surfaces_are_there(monkeypatch: pytest.MonkeyPatch) 
         assert middle.accuracy[run.job.net.name] == pytest.approx(recorded, abs=0.05), "250 images of 10,000"
 
 
+def test_the_recorded_pairs_lines_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "SHIPPED", ROOT / "assets" / "runs")
+    app = open_page("why/landscape.py", view="Loss along a line")
+    assert not any(button.label.startswith("Compute") for button in app.button)
+    rows = app.dataframe[0].value
+    assert rows.groupby("net").size().tolist() == [17] * 2
+    for net, own in rows.groupby("net"):
+        loss = own.set_index("a").loss
+        ends = sorted([loss[-0.25], loss[0.25]])
+        said = f"from {loss[0.0]:.2f} to {ends[0]:.2f}", f"{ends[1]:.2f}"
+        assert all(number in texts(app) for number in said), net
+
+
 def test_the_path_of_a_training(pair: list[Run]) -> None:
     app = open_page("why/landscape.py", view="Path of a training")
     assert "No run here has kept its weights after two epochs" in app.info[0].value, "these trained for one"
@@ -109,14 +122,14 @@ def test_a_block_is_broken_in_a_link_and_mended(pair: list[Run]) -> None:
     left = Lesions(opened.model, images).score(labels, {"layer2.0": "branch"})["accuracy"]
     assert app.metric[0].value == f"{left:.1%}"
     press(app, "Put all back")
-    assert app.metric[0].delta == "+0.0%"
+    assert app.metric[0].delta == "+0.0 points"
     assert "cuts" not in app.query_params
 
 
 def test_a_cut_that_cannot_be_made_is_told(pair: list[Run]) -> None:
     app = open_page("why/lesions.py", cuts="layer2.0:cut")
     assert "layer2.0 (cut the block (y = x))" in "\n".join(box.value for box in app.info), "it changes the shape"
-    assert all(metric.delta == "+0.0%" for metric in app.metric)
+    assert all(metric.delta == "+0.0 points" for metric in app.metric)
 
 
 def test_gradients_follow_the_broken_net(pair: list[Run]) -> None:

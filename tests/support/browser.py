@@ -34,6 +34,16 @@ def pictures(page: Page, name: str) -> None:
     page.set_viewport_size({"width": 1440, "height": 1000})
 
 
+def legible_in_the_dark(page: Page) -> None:
+    """Texts stand out from the dark page (WCAG's contrast of 3 or more); those inside bars have another ground."""
+    page.emulate_media(color_scheme="dark")
+    ground = "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
+    page.wait_for_function(f"Math.max(...{ground}.match(/\\d+/g).slice(0, 3)) < 60")
+    settled(page)
+    page.wait_for_function("faintTexts().length === 0")
+    page.emulate_media(color_scheme="light")
+
+
 def fine(page: Page) -> None:
     assert not page.get_by_text(REPORTED).count(), "an unexpected error; the app's log has it"
     assert not page.locator("[data-testid=stException]").count(), page.locator("[data-testid=stException]").inner_text()
