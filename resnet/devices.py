@@ -21,12 +21,28 @@ def cores(workers: int = 1) -> int:
     return max(1, here // workers)
 
 
+BF16_UNITS = {  # of CPUs: the processor's capability, the name, and what a limit on oneDNN says that leaves it in use
+    "amx_bf16": ("AMX", ("AMX",)),
+    "avx512_bf16": ("AVX512_BF16", ("BF16", "FP16", "AMX", "AVX10")),
+    "bf16": ("bf16", ("",)),  # Arm
+}
+
+
 def has_bf16(device: str) -> bool:
-    """True on CUDA that has it and on a CPU with AMX tiles; on other CPUs it is 3 to 8 times slower than fp32."""
+    """Whether it has instructions for products in bf16; without them a CPU is 3 to 8 times slower than in fp32."""
     kind = torch.device(device).type
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return kind == "cpu" and torch.cpu._is_amx_tile_supported() and "AMX" in (_onednn_limit() or "AMX")
+    return torch.cuda.is_bf16_supported() if kind == "cuda" else kind == "cpu" and bool(_bf16_unit())
+
+
+def _bf16_unit() -> str:
+    """The name of this CPU's unit for bf16, "" without one."""
+    able, limit = torch.cpu.get_capabilities(), _onednn_limit()
+    usable = (
+        name
+        for capability, (name, words) in BF16_UNITS.items()
+        if able.get(capability) and (not limit or any(word in limit for word in words))
+    )
+    return next(usable, "")
 
 
 def _onednn_limit() -> str:
@@ -53,7 +69,7 @@ def device_name(device: str) -> str:
         return torch.cuda.get_device_name(device)
     if kind != "cpu":
         return f"{processor()}, {kind}"
-    isa = torch.backends.cpu.get_cpu_capability() + (" with AMX" if has_bf16("cpu") else "")
+    isa = torch.backends.cpu.get_cpu_capability() + (f" with {unit}" if (unit := _bf16_unit()) else "")
     isa += f" (oneDNN: {limit})" if (limit := _onednn_limit()) else ""
     threads = torch.get_num_threads()
     return f"{processor()}, {isa}, {threads} thread{'s' * (threads != 1)}"

@@ -35,7 +35,7 @@ WORDS = {
             "seed 0: test accuracy of 0 % after",
         ),
         *("where a step's time goes: convolutions ", "batch norm ", "all the rest "),
-        *("images/s", "TFLOP/s", "of the matrix product", "1 thread,"),
+        *("images/s", "TFLOP/s", "of the fastest kernel", "1 thread,"),
     ),
     "profile": ("to import torch", "goal of 0.3 s, median:"),
     "saliency": ("pytorch-grad-cam ", "torch-cam ", "forward passes, ", "of the faster peer"),

@@ -5,26 +5,54 @@ import torch
 
 from resnet.devices import device_name, has_bf16
 
-
-@pytest.mark.parametrize("amx", [False, True])
-def test_a_cpu_has_bf16_where_it_has_amx(amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert has_bf16("cpu") is amx
-    assert has_bf16("mps") is False
-    assert ("AMX" in device_name("cpu")) is amx
+AMX, ZEN5, ARM, AVX512 = (
+    {"avx512_f": True, "avx512_bf16": True, "amx_bf16": True, "cpu_name": "one"},
+    {"avx512_f": True, "avx512_bf16": True, "amx_bf16": False},
+    {"neon": True, "bf16": True},
+    {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False},
+)
 
 
 @pytest.mark.parametrize(
-    ("limit", "amx"), [("AVX2", False), ("avx512_core", False), ("AVX512_CORE_AMX", True), ("ALL", True), ("", True)]
+    ("capabilities", "unit"),
+    [(AMX, "AMX"), (ZEN5, "AVX512_BF16"), (ARM, "bf16"), (AVX512, ""), ({"avx2": True}, ""), ({}, "")],
 )
-def test_onednn_may_be_kept_from_amx(limit: str, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_is_asked_what_it_has(capabilities: dict[str, bool], unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert has_bf16("cpu") is bool(unit)
+    assert has_bf16("mps") is False
+    assert device_name("cpu").count(" with ") == bool(unit)
+    assert f" with {unit}" * bool(unit) in device_name("cpu")
+
+
+def test_this_cpu_says_what_it_can_do() -> None:
+    assert torch.cpu.get_capabilities()["architecture"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "amx", "zen5"),
+    [
+        ("AVX2", "", ""),
+        ("avx512_core", "", ""),
+        ("AVX512_CORE_VNNI", "", ""),
+        ("AVX512_CORE_BF16", "AVX512_BF16", "AVX512_BF16"),
+        ("AVX512_CORE_AMX", "AMX", "AVX512_BF16"),
+        ("ALL", "AMX", "AVX512_BF16"),
+        ("", "AMX", "AVX512_BF16"),
+    ],
+)
+def test_onednn_may_be_kept_from_what_there_is(
+    limit: str, amx: str, zen5: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else a new processor that is to pass for an old one trains in bf16, eight times slower than in fp32."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    free = device_name("cpu")
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert has_bf16("cpu") is amx
-    assert ("with AMX" in device_name("cpu")) is amx
-    assert (device_name("cpu") == free) is (limit in ("", "ALL"))  # a timing kept for one is none for the other
+    for capabilities, unit in ((AMX, amx), (ZEN5, zen5)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+        free = device_name("cpu")
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        assert has_bf16("cpu") is bool(unit)
+        assert (f" with {unit}" in device_name("cpu")) is bool(unit)
+        assert (device_name("cpu") == free) is (limit in ("", "ALL"))  # a timing kept for one is none for the other
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])

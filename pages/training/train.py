@@ -13,14 +13,14 @@ from pages.ui.cached import DataInfo, data_info, files, look, look_anew
 from resnet.data import dataset as data
 from resnet.devices import devices
 from resnet.errors import Refused
-from resnet.nets.spec import NetSpec, twins
+from resnet.nets.spec import PRESETS, NetSpec, twins
 from resnet.runs import store as runs
 from resnet.runs.jobs import Job, fitted
 from resnet.runs.process import race
 from resnet.runs.store import Run
 from resnet.runs.table import run_table
 from resnet.train.feeds import steps_per_epoch
-from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, Recipe, differences
+from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, SETTINGS, Recipe, Setting, differences
 from resnet.work.requests import Beginning
 
 DATA_LABELS = {"shapes": "shapes (drawn here, needs no network)", "cifar10": "CIFAR-10"}
@@ -54,9 +54,25 @@ def download() -> None:
 
 
 def fill(name: str) -> None:
-    """Set the fields to a recipe's values; the seed stays."""
+    """Set the fields to a recipe's values, and those of images to its setting; the seed stays."""
     values = vars(RECIPES[name]).items()
     state.set_widgets({f"train.{field}": value for field, value in values if field != "seed"})
+    state.set_result("train.setting", SETTINGS.get(name))
+
+
+def choose(name: str) -> None:
+    """Fill the fields, and take the net that the recipe is made for."""
+    fill(name)
+    if setting := SETTINGS.get(name):
+        state.set_net(PRESETS[setting.net])
+
+
+def setting_of(info: DataInfo) -> Setting:
+    """Images and their size as the recipe has them, within those of the data."""
+    wanted = state.result("train.setting") or Setting("", info.train_images, info.size)
+    return wanted._replace(
+        train_images=min(wanted.train_images, info.train_images), image_size=min(256, wanted.image_size)
+    )
 
 
 def recipe_label(name: str) -> str:
@@ -79,9 +95,10 @@ def recipe_field() -> None:
         wrap=True,
         persist_state="session",
         format_func=recipe_label,
-        on_change=lambda: fill(state.widget(key)),
-        help="Fills the fields below, which you can change. “fast” averages weights and tests mirror images too; "
-        "“paper” is He 2015: 64,000 steps, a tenth of the learning rate at 32,000 and at 48,000.",
+        on_change=lambda: choose(state.widget(key)),
+        help="Fills the fields below, which you can change. “minute” is ResNet-56 on 10,000 small images; “fast” "
+        "averages weights and tests mirror images too; “paper” is He 2015: 64,000 steps, a tenth of the learning rate "
+        "at 32,000 and at 48,000.",
     )
 
 
@@ -106,10 +123,13 @@ def recipe_fields(info: DataInfo) -> tuple[Recipe, int, int, str]:
         rate = number("Learning rate", 1e-6, 10.0, step=0.05, format="%.3g", key="train.lr")
     with right:
         batch = number("Batch", 2, 4096, key="train.batch")
-        images = st.number_input("Training images", 2, info.train_images, info.train_images, key=f"train.n.{info.name}")
+        setting = setting_of(info)
+        key = f"train.n.{info.name}.{setting.train_images}"
+        images = st.number_input("Training images", 2, info.train_images, setting.train_images, key=key)
     with st.popover("More options", width="stretch"):
         others = more_fields()
-        size = st.number_input("Image size (pixels)", 8, 256, min(256, info.size), key=f"train.size.{info.name}")
+        key = f"train.size.{info.name}.{setting.image_size}"
+        size = st.number_input("Image size (pixels)", 8, 256, setting.image_size, key=key)
         device = widgets.choice("Device", devices(), "train.device")
     if batch > images:
         st.info(f"A batch cannot be larger than the {images:,} training images, so each batch holds all of them.")

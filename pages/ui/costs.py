@@ -126,8 +126,8 @@ def _show_speed(latency: Latency, table: pd.DataFrame) -> None:
     widgets.table(shown, config)
     st.caption(
         f"Median of {len(latency.times)} passes in eval mode with {latency.threads} threads, after a warm-up. Look at "
-        "which stage reaches least of its bound: the smaller of a measured matrix product's FLOP/s and what a measured "
-        "copy's bandwidth allows at that many FLOPs per byte (a roofline). FLOPs are 2 x MACs."
+        "which stage reaches least of its bound (a roofline): what the fastest of matrix products, 1x1 and 3x3 "
+        "convolutions reaches here, or what copies as large as the layers' maps allow. FLOPs are 2 x MACs."
     )
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from pages.ui import moments, widgets, words
-from pages.ui.cached import drawn, look, look_anew
+from pages.ui.cached import data_info, drawn, look, look_anew
 from pages.ui.widgets import columns
+from resnet.devices import cores, devices
 from resnet.errors import Refused
 from resnet.plots import live as live_plots
 from resnet.plots.theme import colors
@@ -14,8 +15,10 @@ from resnet.runs.curves import Digest, bin_width, heat, race_curves, robust_limi
 from resnet.runs.process import start
 from resnet.runs.store import Run, Snapshot
 from resnet.runs.table import distinct_names
+from resnet.train.feeds import steps_per_epoch
 from resnet.train.figures import BY_LAYER, FIGURES
 from resnet.work.contract import duration
+from resnet.work.predict import training
 
 REFRESH_S = 1.0
 MAX_CELLS = 5000  # of one heat-strip
@@ -89,6 +92,8 @@ def _progress(seen: Snapshot, made: Digest) -> None:
         said.append("compiling the net, half a minute or more")
     elif status.state == "running":
         said.append(status.phase)
+    if seen.active and not made.count and (expected := _expected(seen)):
+        said += [f"about {duration(expected)} to go"]
     if status.state == "running" and made.count:
         said += [f"{seen.job.recipe.batch / made.step_seconds:,.0f} images/s on {status.device}"]
         left = (status.steps - made.count) * made.step_seconds
@@ -97,6 +102,21 @@ def _progress(seen: Snapshot, made: Digest) -> None:
     st.progress(min(1.0, share), " · ".join(filter(None, said)))
     if status.message:
         (st.error if status.state in ("failed", "crashed") else st.info)(status.message)
+
+
+def _expected(seen: Snapshot) -> float | None:
+    """Seconds that it may take, before its first step tells more; None where that is not known."""
+    job, images = seen.job, seen.job.train_images
+    if (devices()[0] if job.device == "auto" else job.device) != "cpu":
+        return None
+    try:
+        info = data_info(job.data)
+    except Refused:
+        return None
+    per_epoch = steps_per_epoch(images or info.train_images, job.recipe.batch)
+    steps = job.recipe.total_steps(per_epoch)
+    tested = -(-steps // per_epoch) * info.test_images * (1 + job.recipe.flip_test)
+    return training(job.net, job.recipe.batch, steps, tested, job.threads or cores())
 
 
 def _buttons(looks: Sequence[Snapshot]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnet.train.recipes import RECIPES, Recipe
+from resnet.train.recipes import RECIPES, SETTINGS, Recipe
 
 if TYPE_CHECKING:
     from resnet.nets.spec import NetSpec
@@ -24,7 +24,7 @@ ENDED_WELL = ("finished", "paused", "stopped")
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option = command("train", train, "train a net, and its plain twin with --twin").add_argument
     option(
-        "--net", default="ResNet-20", help="a preset (ResNet-20, plain-56, ...) or a net's code from the app's address"
+        "--net", help="a preset (ResNet-20, plain-56, ...) or a net's code from the app's address; ResNet-20 without it"
     )
     option("--twin", action="store_true", help="train the plain twin beside it, on the same batches")
     option("--data", default="shapes", help="shapes, cifar10, an .npz file or a folder of class folders")
@@ -35,7 +35,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option("--threads", type=int, default=0, help="CPU threads per run")
     option("--weights", type=Path, help="a file of weights that the net begins with; a twin begins with drawn ones")
     option("--partial", action="store_true", help="load all of these weights that fits, as for other classes")
-    option("--recipe", default="short", choices=list(RECIPES), help="a named recipe; the options below change it")
+    option("--recipe", default="short", choices=list(RECIPES), help="a named recipe; options change it")
     for field in dataclasses.fields(Recipe):
         _recipe_option(option, field)
     command("resume", resume, "go on with runs").add_argument("run", nargs="+", help="a run's id")
@@ -72,12 +72,15 @@ def train(args: argparse.Namespace) -> int:
     from resnet.train import distributed
 
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
-    recipe = dataclasses.replace(RECIPES[args.recipe], **given)
-    data = (open_folder if args.stream else load)(args.data, args.size, args.train)
-    net = fitted(from_code(args.net), data)
+    recipe, setting = dataclasses.replace(RECIPES[args.recipe], **given), SETTINGS.get(args.recipe)
+    size, images, named = args.size, args.train, args.net or "ResNet-20"
+    if setting:
+        size, images, named = size or setting.image_size, images or setting.train_images, args.net or setting.net
+    data = (open_folder if args.stream else load)(args.data, size, images)
+    net = fitted(from_code(named), data)
     nets = twins(net) if args.twin else [net]
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
-    job = Job(net, name, recipe, args.train, args.device, args.threads, only_offered=False, stream=args.stream)
+    job = Job(net, name, recipe, images, args.device, args.threads, only_offered=False, stream=args.stream)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "start.safetensors" if args.weights else None
         if file:

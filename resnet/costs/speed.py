@@ -4,14 +4,16 @@ Generators, so that a page can show each result so far and stop: the last one is
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from resnet.costs.profiler import FLOPS_PER_MAC, profile
 from resnet.costs.recorder import Row
@@ -57,16 +59,32 @@ class Latency:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The best of this machine: `flops` (FLOP/s) of a matrix product, `bandwidth` (bytes/s) of a large copy."""
+    """The best that this machine shows, so that nothing is faster.
+
+    flops (FLOP/s): of a matrix product, a 1x1 and a 3x3 convolution, whichever is fastest. copies: pairs of bytes, read
+    and written together, and the bytes/s of a copy that moves so many, from few to many: small ones stay in a cache.
+    """
 
     device: str
     precision: str
     flops: float
-    bandwidth: float
+    copies: tuple[tuple[int, float], ...]
 
-    def bound(self, intensity: float) -> float:
-        """FLOP/s that `intensity` FLOPs per byte of memory traffic allow (the roofline, Williams et al. 2009)."""
-        return min(self.flops, intensity * self.bandwidth)
+    def seconds(self, rows: Sequence[Row], batch: int, training: bool = False) -> float:
+        """The least that layers take which run one by one, each as long as its sums or its bytes need (a roofline).
+
+        A training step runs each three times, but passes no gradient to the images.
+        """
+        least = 0.0
+        for row, size in zip(rows, traffic(rows, batch, self.precision), strict=True):
+            once = max(FLOPS_PER_MAC * batch * row.macs / self.flops, size / self._bandwidth(size))
+            least += (3 - row.first if training else 1) * once
+        return least
+
+    def _bandwidth(self, size: int) -> float:
+        """Of the best copy of so many bytes or more."""
+        smaller = sum(of <= size for of, _ in self.copies)
+        return max(found for _, found in self.copies[max(0, smaller - 1) :])
 
 
 def _check(batch: int, device: str, precision: str, seconds: float) -> None:
@@ -122,34 +140,49 @@ def latency(
 
 
 def ceilings(device: str = "cpu", precision: str = "fp32", seconds: float = 1.0) -> Ceilings:
-    """Measure both ceilings in about `seconds`; a copy's bytes are those read and those written. Refused."""
+    """Measure them in about `seconds`. Refused."""
     _check(1, device, precision, seconds)
     from torch.utils.benchmark import Timer  # warns on import where a CUDA compiler is, and no GPU
 
-    size, products = (2**26, ((1024, 1024), (16_384, 256))) if device == "cpu" else (2**30, ((8192, 8192),))
+    sizes = [4**power for power in (range(9, 14) if device == "cpu" else range(11, 16))]  # bytes of a tensor
+    kernels = _kernels(device, DTYPES[precision])
+    for_each = seconds / (len(sizes) + len(kernels))
 
-    def best(code: str, **names: Tensor) -> float:
-        timer = Timer(code, globals={"torch": torch, **names}, num_threads=torch.get_num_threads())
-        return min(timer.blocked_autorange(min_run_time=seconds / (1 + len(products))).times)
+    def best(run: Callable[[], object]) -> float:
+        timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+        return min(timer.blocked_autorange(min_run_time=for_each).times)
 
-    flops = 0.0
-    for rows, side in products:  # a square one; many rows, as a convolution's pixels are
-        a, b = (torch.rand(n, side, device=device).to(DTYPES[precision]) for n in (rows, side))
-        taken = best("torch.mm(a, b, out=c)", a=a, b=b, c=torch.empty_like(a))
-        flops = max(flops, FLOPS_PER_MAC * rows * side**2 / taken)
-    source = torch.zeros(size // 4, device=device)
-    copied = best("target.copy_(source)", source=source, target=torch.empty_like(source).zero_())
-    return Ceilings(device, precision, flops, 2 * size / copied)
+    with torch.no_grad():
+        flops = max(FLOPS_PER_MAC * macs / best(run) for macs, run in kernels)
+        copies = []
+        for size in sizes:
+            source = torch.zeros(size // 4, device=device)
+            copies.append((2 * size, 2 * size / best(partial(torch.empty_like(source).zero_().copy_, source))))
+    return Ceilings(device, precision, flops, tuple(copies))
 
 
-def traffic(rows: list[Row], batch: int, precision: str = "fp32") -> int:
-    """Bytes that layers run one by one move: inputs read, outputs written, weights read once a batch (float32)."""
+def _kernels(device: str, dtype: torch.dtype) -> list[tuple[int, Callable[[], object]]]:
+    """MACs and calls: products, a square one and one of many rows, as a convolution's pixels are; convolutions."""
+    made: list[tuple[int, Callable[[], object]]] = []
+    for rows, side in ((1024, 1024), (16_384, 256)) if device == "cpu" else ((8192, 8192),):
+        a, b = (torch.rand(n, side, device=device).to(dtype) for n in (rows, side))
+        made.append((rows * side**2, partial(torch.mm, a, b, out=torch.empty_like(a))))
+    batch = 16 if device == "cpu" else 256
+    for kernel, channels in ((1, 256), (3, 64), (3, 256)):
+        x = torch.rand(batch, channels, 28, 28, device=device).to(dtype, memory_format=torch.channels_last)
+        w = torch.rand(channels, channels, kernel, kernel, device=device).to(dtype, memory_format=torch.channels_last)
+        made.append((x[:, 0].numel() * w.numel(), partial(F.conv2d, x, w, padding=kernel // 2)))
+    return made
+
+
+def traffic(rows: Sequence[Row], batch: int, precision: str = "fp32") -> list[int]:
+    """Bytes that each layer moves if they run one by one: inputs read, outputs written, weights read once (float32)."""
     width = DTYPES[precision].itemsize
-    moved = 0
+    moved = []
     for row in rows:
-        if row.op != "none":
-            inputs = 2 if row.op == "add" else 1
-            moved += batch * width * (inputs * row.reads + row.activations) + 4 * row.params
+        inputs = 0 if row.op == "none" else 2 if row.op == "add" else 1
+        maps = inputs * row.reads + row.activations if inputs else 0
+        moved.append(batch * width * maps + (4 * row.params if inputs else 0))
     return moved
 
 
@@ -166,7 +199,7 @@ def rooflines(
     """The table so far after each pass: a row per stage; `limits` are measured first where none are given. Refused.
 
     Columns: stage, seconds (median), flops (2 x MACs), bytes, intensity (FLOPs per byte), achieved and bound (FLOP/s),
-    fraction = achieved / bound. That passes 1 where maps stay in a cache that the copy's ceiling does not know.
+    fraction = achieved / bound: the roofline (Williams et al. 2009), with copies as large as each layer's maps.
     """
     _check(batch, device, precision, seconds)
     end = time.perf_counter() + seconds
@@ -195,9 +228,9 @@ def _table(
     parts = [[row for row in rows if row.stage == stage] for stage in medians]
     frame = pd.DataFrame({"stage": list(medians), "seconds": list(medians.values())})
     frame["flops"] = [FLOPS_PER_MAC * batch * sum(row.macs for row in part) for part in parts]
-    frame["bytes"] = [traffic(part, batch, precision) for part in parts]
+    frame["bytes"] = [sum(traffic(part, batch, precision)) for part in parts]
     frame["intensity"] = frame.flops / frame.bytes
     frame["achieved"] = frame.flops / frame.seconds
-    frame["bound"] = frame.intensity.map(limits.bound)
+    frame["bound"] = frame.flops / [limits.seconds(part, batch) for part in parts]
     frame["fraction"] = frame.achieved / frame.bound
     return frame

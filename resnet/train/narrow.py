@@ -1,4 +1,4 @@
-"""Convolutions of narrow maps at the speed of wide ones, on CPUs with AMX in bf16.
+"""Convolutions of narrow maps at the speed of wide ones, on CPUs in bf16.
 
 oneDNN multiplies tiles of 16 neighbouring pixels of one image's row; a map 4 pixels wide leaves three quarters of each
 tile empty, and the gradient of the weights, which is summed along such rows, comes out 7 to 14 times as slow as it
@@ -26,7 +26,7 @@ def accelerate(model: M, device: torch.device | str, precision: str) -> M:
     """The model itself, with its weights and convolutions as they train fastest on the device that it is on.
 
     Weights get their `memory_format`. On CUDA, cuDNN tries its kernels for each new shape (in the whole process). On
-    a CPU with AMX in bf16, convolutions choose the layout by the map: the same modules and parameters by the same
+    a CPU in bf16, convolutions choose the layout by the map: the same modules and parameters by the same
     names, but of another class.
     """
     layout, kind = memory_format(model), torch.device(device).type

@@ -5,10 +5,12 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 
 import torch
 from filelock import FileLock
+from torch import nn
 
 from resnet.devices import DTYPES, device_name, has_bf16, wait
 from resnet.files import FOLDERS
@@ -20,18 +22,29 @@ from resnet.train.narrow import accelerate
 from resnet.train.recipes import Recipe
 
 MARGIN = 1.1  # bf16 has to be so many times faster than fp32
+STEP_S = 0.1  # a timed step on a CPU, of fewer images where it would take longer: ten and the search take under 2 s
 
 
 def precision_for(net: NetSpec, recipe: Recipe, device: str) -> str:
     """The recipe's precision, and for "auto" that in which the net's plain twin is faster: twins get the same."""
     twin = plain_twin(net)
 
+    @cache
+    def model(precision: str) -> nn.Module:
+        return accelerate(build(twin, device=device), device, precision).train()
+
+    def step(precision: str, batch: int) -> Callable[[], object]:
+        net = model(precision)
+        images = torch.rand(batch, *twin.input_shape, device=device).contiguous(memory_format=memory_format(net))
+        labels = torch.zeros(batch, dtype=torch.long, device=device)
+        return lambda: forward_backward(net, images, labels, precision)
+
+    @cache
+    def batch() -> int:
+        return timed_batch(lambda images: step("fp32", images), recipe.batch) if device == "cpu" else recipe.batch
+
     def seconds(precision: str) -> float:
-        model = accelerate(build(twin, device=device), device, precision).train()
-        images = torch.rand(recipe.batch, *twin.input_shape, device=device)
-        images = images.contiguous(memory_format=memory_format(model))
-        labels = torch.zeros(recipe.batch, dtype=torch.long, device=device)
-        return median_seconds(lambda: forward_backward(model, images, labels, precision), device)
+        return median_seconds(step(precision, batch()), device, rounds=3)
 
     return pick_precision(recipe.precision, device, f"{to_code(twin)} {recipe.batch}", seconds)
 
@@ -68,6 +81,14 @@ def _measured(path: Path, seconds: Callable[[str], float]) -> str:
     with suppress(OSError):  # the next run measures again
         path.write_text(json.dumps({"precision": chosen, "seconds": times}))
     return chosen
+
+
+def timed_batch(step: Callable[[int], Callable[[], object]], most: int) -> int:
+    """The images, 2, 4 and so on up to `most`, of which a `step(images)` on the CPU takes about STEP_S."""
+    images = 2
+    while images < most and 2 * median_seconds(step(images), "cpu", rounds=1) <= STEP_S:
+        images *= 2
+    return min(images, most)
 
 
 def median_seconds(step: Callable[[], object], device: str, rounds: int = 5) -> float:

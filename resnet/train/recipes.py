@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from resnet.errors import Refused
 
@@ -89,6 +89,7 @@ def _check_number(name: str, value: object, whole: bool) -> None:
 
 
 RECIPES = {
+    "minute": Recipe(epochs=3, lr=0.1),
     "short": Recipe(),
     "fast": Recipe(epochs=30, lr=0.3, weight_decay=3e-4, ema=0.995, flip_test=True),
     "paper": Recipe(  # He 2015 (arXiv 1512.03385), 4.2
@@ -101,6 +102,17 @@ RECIPES = {
         scaling="pixel",
     ),
 }
+
+
+class Setting(NamedTuple):
+    """What a recipe is made for, where that is more than a net: net (a preset), training images, pixels a side."""
+
+    net: str
+    train_images: int
+    image_size: int
+
+
+SETTINGS = {"minute": Setting("ResNet-56", 10_000, 16)}
 ORIGINAL = "original pixels"  # in the source of data that are no copy
 _FREE = ("seed", "precision", "compile")  # change no more than chance does
 _TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}", "mask": "blanked patches"}  # after a recipe's name

@@ -24,6 +24,7 @@ from resnet.nets.inputs import Inputs
 from resnet.runs import store as runs
 from resnet.runs.opened import OpenedRun, open_run, test_batch
 from resnet.runs.prepare import load_data
+from resnet.runs.store import Run
 from resnet.work.contract import Cost, Progress
 from resnet.work.explaining import Picture
 from resnet.work.landscapes import READ_BYTES, Kept
@@ -146,7 +147,13 @@ class Moment:
     def run(self) -> Work:
         yield Progress(0.0, self.model.title)
         opened, entry = _opened(self.model), ANALYSES[self.analysis]
-        return Measured(opened.step, last(entry.function(opened.model, *opened.test_batch(self.count))))
+        return Measured(opened.step, last(entry.function(opened.model, *_test_batch(opened.run, self.count))))
+
+
+@lru_cache(8)
+def _test_batch(run: Run, count: int) -> tuple[Tensor, Tensor]:
+    """As `test_batch`, kept by a worker from moment to moment: to read a data set takes seconds."""
+    return test_batch(run, count)
 
 
 @dataclass(frozen=True)

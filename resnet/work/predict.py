@@ -24,6 +24,7 @@ MACS_PER_S = 110e9  # of convolutions as a net mixes them
 ELEMENTS_PER_S = 250e6  # of outputs, forward and backward: batch norm, ReLU and addition read and write memory
 PARAMS_PER_S = 100e6  # to draw the weights
 LAYERS_PER_S = 2500  # forward and backward; small maps take no less
+CORES = 2  # that these speeds are of
 WORKSPACE = 1.2  # what kernels borrow, as a factor
 MOST = 256  # images of a batch
 DATA_BYTES = 600e6  # to read a data set as large as CIFAR-10
@@ -62,6 +63,13 @@ def backward(net: NetSpec | Profiled, batch: int) -> Cost:
     held = 3 * found.params + batch * (found.activations + 3 * _inputs(found))
     work = 3 * found.macs * batch / MACS_PER_S + found.activations * batch / ELEMENTS_PER_S
     return Cost(WORKSPACE * FLOAT * held, work + _overhead(found))
+
+
+def training(net: NetSpec, batch: int, steps: int, tested: int, threads: int) -> float:
+    """Seconds of a training on the CPU: so many steps, and tests of so many images in all."""
+    step = backward(net, batch).seconds - _overhead(named_profile("", net))
+    tests = in_batches(net, tested, 1).seconds
+    return (steps * step + tests) * CORES / threads
 
 
 def batch_limit(spec: NetSpec | Profiled) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from resnet.costs.profiler import profile
 from resnet.costs.speed import (
@@ -14,19 +15,21 @@ from resnet.costs.speed import (
     Ceilings,
     Latency,
     _by_stage,
+    _kernels,
     ceilings,
     latencies,
     latency,
     rooflines,
     traffic,
 )
+from resnet.devices import DTYPES
 from resnet.errors import Refused
 from resnet.nets.model import build
 from resnet.nets.spec import NetSpec, StageSpec, cifar
 
 TINY = NetSpec((StageSpec(1, 8), StageSpec(1, 16, 2)), stem="3x3", stem_width=8, classes=4, image_size=8)
 CLIP = replace(TINY, stem="3x7x7", frames=4)
-LIMITS = Ceilings("cpu", "fp32", flops=1e12, bandwidth=1e11)
+LIMITS = Ceilings("cpu", "fp32", flops=1e9, copies=((1_000, 8e9), (20_000, 4e9), (10**6, 1e9)))
 
 
 class Counted(nn.Module):
@@ -101,22 +104,54 @@ def test_ceilings() -> None:
     found = ceilings(seconds=0.1)
     assert time.perf_counter() - start < 10
     assert found.flops > 1e8
-    assert found.bandwidth > 1e7
-    assert LIMITS.bound(0) == 0
-    assert LIMITS.bound(5) == pytest.approx(5e11)  # bytes are the limit
-    assert LIMITS.bound(10) == LIMITS.bound(1e9) == 1e12  # sums are
+    assert [size for size, _ in found.copies] == sorted({size for size, _ in found.copies})
+    assert all(bandwidth > 1e7 for _, bandwidth in found.copies)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_kernels_of_a_ceiling_do_the_sums_that_are_counted(precision: str) -> None:
+    with torch.no_grad():
+        for macs, run in _kernels("cpu", DTYPES[precision]):
+            out: Any = run()
+            assert out.dtype == DTYPES[precision]
+            with FlopCounterMode(display=False) as counted:
+                run()
+            assert counted.get_total_flops() == 2 * macs
+
+
+def test_the_least_time_of_layers_by_hand() -> None:
+    """conv1 of the tiny net: 216 weights at 64 places; its bytes at the speed of copies as small or larger."""
+    rows = {row.name: row for row in profile(TINY).rows}
+    conv, add = rows["conv1"], rows["layer1.0.add"]
+    assert LIMITS.seconds([conv], 1) == pytest.approx(2 * 216 * 64 / 1e9)  # sums are the limit
+    assert LIMITS.seconds([add], 1) == pytest.approx(4 * 3 * 512 / 8e9)  # bytes are: 6,144 of them
+    assert LIMITS.seconds([add], 4) == pytest.approx(4 * 4 * 3 * 512 / 4e9)
+    assert LIMITS.seconds([add], 10**6) == pytest.approx(10**6 * 4 * 3 * 512 / 1e9)
+    assert replace(LIMITS, precision="bf16").seconds([add], 1) == pytest.approx(2 * 3 * 512 / 8e9)
+    assert LIMITS.seconds([conv, add], 1) == pytest.approx(LIMITS.seconds([conv], 1) + LIMITS.seconds([add], 1))
+    assert LIMITS.seconds([conv], 1, training=True) == pytest.approx(2 * LIMITS.seconds([conv], 1))  # reads the image
+    assert LIMITS.seconds([add], 1, training=True) == pytest.approx(3 * LIMITS.seconds([add], 1))
+
+
+def test_a_slow_copy_of_few_bytes_is_no_ceiling() -> None:
+    odd = replace(LIMITS, copies=((1_000, 1e9), (20_000, 4e9)))
+    [add] = [row for row in profile(TINY).rows if row.name == "layer1.0.add"]
+    assert odd.seconds([add], 1) == pytest.approx(4 * 3 * 512 / 4e9)
 
 
 @pytest.mark.parametrize("spec", [TINY, CLIP], ids=["images", "clips"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_roofline(spec: NetSpec, precision: str) -> None:
-    *_, frame = rooflines(spec, 2, precision=precision, seconds=0.05, limits=LIMITS)
+    limits = replace(LIMITS, precision=precision)
+    *_, frame = rooflines(spec, 2, precision=precision, seconds=0.05, limits=limits)
     stages = profile(spec).stages()
     assert list(frame.stage) == list(stages.stage)
     assert list(frame.flops) == [2 * 2 * macs for macs in stages.macs]
     assert (frame.seconds > 0).all()
     assert list(frame.intensity) == list(frame.flops / frame.bytes)
-    assert list(frame.bound) == pytest.approx([min(1e12, i * 1e11) for i in frame.intensity])
+    parts = [[row for row in profile(spec).rows if row.stage == stage] for stage in frame.stage]
+    least = [replace(LIMITS, precision=precision).seconds(part, 2) for part in parts]
+    assert list(frame.bound) == pytest.approx([flops / t for flops, t in zip(frame.flops, least, strict=True)])
     assert list(frame.achieved) == pytest.approx(list(frame.flops / frame.seconds))
     assert list(frame.fraction) == pytest.approx(list(frame.achieved / frame.bound))
 
@@ -141,11 +176,10 @@ def test_stages_run_the_whole_net() -> None:
 def test_traffic_by_hand() -> None:
     """conv1 of the tiny net: 3 x 8 x 8 in, 8 x 8 x 8 out, 216 weights; its block's addition reads two maps."""
     rows = {row.name: row for row in profile(TINY).rows}
-    assert traffic([rows["conv1"]], 1) == 4 * (192 + 512 + 216)
-    assert traffic([rows["conv1"]], 10) == 4 * (10 * (192 + 512) + 216)
-    assert traffic([rows["conv1"]], 10, "bf16") == 2 * 10 * (192 + 512) + 4 * 216
-    assert traffic([rows["layer1.0.add"]], 1) == 4 * 3 * 512
-    assert traffic([rows["flatten"]], 1) == 0
+    assert traffic([rows["conv1"]], 1) == [4 * (192 + 512 + 216)]
+    assert traffic([rows["conv1"]], 10) == [4 * (10 * (192 + 512) + 216)]
+    assert traffic([rows["conv1"]], 10, "bf16") == [2 * 10 * (192 + 512) + 4 * 216]
+    assert traffic([rows["layer1.0.add"], rows["flatten"]], 1) == [4 * 3 * 512, 0]
 
 
 @pytest.mark.parametrize(

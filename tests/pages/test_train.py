@@ -61,6 +61,20 @@ def test_train_starts_a_race_of_several_nets(started: list[Run]) -> None:
     assert started[0].job.recipe == RECIPES["fast"]
 
 
+def test_the_recipe_of_a_minute_is_made_for_a_net_and_small_images(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    assert field(app, "button_group", "train.recipe").value == "minute", "the first one"
+    assert app.session_state["net"] == to_code(TINY), "a visitor's net stays until the recipe is chosen"
+    field(app, "button_group", "train.recipe").set_value("short").run()
+    assert field(app, "number_input", "train.n.").value == 5000
+    field(app, "button_group", "train.recipe").set_value("minute").run()
+    press(app, "Start training")
+    assert [run.job.net.name for run in started] == ["ResNet-56", "plain-56"]
+    assert {run.job.recipe for run in started} == {RECIPES["minute"]}
+    assert {run.job.net.image_size for run in started} == {16}
+    assert {run.job.train_images for run in started} == {None}, "all 5,000 shapes, fewer than the recipe takes"
+
+
 def test_a_training_begins_with_the_weights_of_a_file(started: list[Run]) -> None:
     app = open_page("training/train.py", net=to_code(TINY))
     field(app, "selectbox", "train.weights").set_value("my own file").run()

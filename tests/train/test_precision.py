@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from torch import nn
 
 from resnet.train import precision as precisions
-from resnet.train.precision import MARGIN, median_seconds, pick_precision
+from resnet.train.precision import MARGIN, STEP_S, median_seconds, pick_precision, precision_for
+from resnet.train.recipes import Recipe
+from tests.support.tiny import TINY as NET
 
 
 @pytest.fixture
@@ -142,6 +145,26 @@ def test_twins_that_start_together_measure_once_and_choose_alike(cache: Path, mo
     thread.join()
     assert answers == {"first": "bf16", "second": "bf16"}
     assert late.asked == []
+
+
+@pytest.mark.parametrize("image_s", [1e-5, 1e-4, 1e-3, 5e-3, 1e-2])
+@pytest.mark.parametrize("bf16", [0.5, 1.25])
+def test_a_timing_takes_less_than_two_seconds(
+    image_s: float, bf16: float, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that knows what an image takes; the larger batch is timed, the more it is like the training's."""
+    now, batches = [0.0], list[int]()
+
+    def run(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: str) -> None:
+        now[0] += 1e-3 + image_s * len(images) * (bf16 if precision == "bf16" else 1.0)
+        batches.append(len(images))
+
+    monkeypatch.setattr(precisions, "forward_backward", run)
+    monkeypatch.setattr(precisions.time, "perf_counter", lambda: now[0])
+    assert precision_for(NET, Recipe(batch=128), "cpu") == ("bf16" if bf16 < 1 else "fp32")
+    assert now[0] < 2
+    assert batches[-1] == 128 or image_s * 2 * batches[-1] > STEP_S / 2
+    assert len(set(batches[-10:])) == 1, "both precisions get the same batch"
 
 
 def test_median_seconds_leaves_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
