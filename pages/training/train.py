@@ -82,11 +82,12 @@ def recipe_label(name: str) -> str:
 
 
 def recipe_field() -> None:
-    """The recipe that fills the fields, the first one on a first visit."""
+    """The recipe that fills the fields; at first one that takes the visitor's net and all images as they are."""
     key = "train.recipe"
     if state.widget(key) is None:
-        state.set_widgets({key: next(iter(RECIPES))})
-        fill(next(iter(RECIPES)))
+        first = next(name for name in RECIPES if name not in SETTINGS)
+        state.set_widgets({key: first})
+        fill(first)
     st.segmented_control(
         "Recipe",
         RECIPES,

@@ -89,7 +89,7 @@ def _check_number(name: str, value: object, whole: bool) -> None:
 
 
 RECIPES = {
-    "minute": Recipe(epochs=3, lr=0.1),
+    "minute": Recipe(epochs=3, batch=64, lr=0.2),
     "short": Recipe(),
     "fast": Recipe(epochs=30, lr=0.3, weight_decay=3e-4, ema=0.995, flip_test=True),
     "paper": Recipe(  # He 2015 (arXiv 1512.03385), 4.2

@@ -19,7 +19,7 @@ from resnet.nets.model import build
 from resnet.runs import process
 from resnet.runs import store as runs
 from resnet.runs.jobs import Status
-from resnet.train.recipes import RECIPES
+from resnet.train.recipes import RECIPES, SETTINGS, Setting
 from tests.support.tiny import TINY_CODE, job, until
 
 TRAIN = ["train", "--net", TINY_CODE, "--data", "tiny.npz", "--batch", "8", "--device", "cpu", "--threads", "1"]
@@ -95,6 +95,20 @@ def test_a_named_recipe_is_taken_and_changed(monkeypatch: pytest.MonkeyPatch) ->
     assert main([*TRAIN, "--recipe", "paper", "--batch", "16", "--nesterov"]) == 0
     [run] = runs.all_runs()
     assert run.job.recipe == dataclasses.replace(RECIPES["paper"], batch=16, nesterov=True)
+
+
+def test_a_recipe_brings_its_net_and_images_unless_others_are_named(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "start", lambda *found: [run.write_status(Status("finished")) for run in found])
+    command = ["train", "--data", "tiny.npz", "--recipe", "minute"]
+    monkeypatch.setitem(SETTINGS, "minute", Setting("ResNet-56", 32, 16))
+    assert main(command) == 0
+    assert main([*command, "--net", TINY_CODE, "--train", "16", "--size", "8"]) == 0
+    made = {run.job.net.depth: run.job for run in runs.all_runs()}
+    assert (made[56].train_images, made[56].net.image_size, made[56].recipe) == (32, 16, RECIPES["minute"])
+    other = made[min(made)]
+    assert (other.train_images, other.net.image_size) == (16, 8)
 
 
 def test_a_folder_named_like_a_data_set_does_not_take_its_place(

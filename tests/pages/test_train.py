@@ -23,11 +23,14 @@ from resnet.analysis.travel import travel
 from resnet.nets.codes import to_code
 from resnet.nets.model import build
 from resnet.nets.spec import plain_twin
+from resnet.runs import store as runs
 from resnet.runs.curves import Digest, follow
-from resnet.runs.jobs import Status
+from resnet.runs.jobs import Job, Status
 from resnet.runs.opened import open_run
 from resnet.runs.store import Run
-from resnet.train.recipes import RECIPES
+from resnet.train.recipes import RECIPES, Recipe
+from resnet.work.contract import duration
+from resnet.work.predict import training
 from tests.support.pages import TINY, address, field, fine, open_page, press, texts
 from tests.support.tiny import until
 
@@ -63,11 +66,11 @@ def test_train_starts_a_race_of_several_nets(started: list[Run]) -> None:
 
 def test_the_recipe_of_a_minute_is_made_for_a_net_and_small_images(started: list[Run]) -> None:
     app = open_page("training/train.py", net=to_code(TINY))
-    assert field(app, "button_group", "train.recipe").value == "minute", "the first one"
-    assert app.session_state["net"] == to_code(TINY), "a visitor's net stays until the recipe is chosen"
-    field(app, "button_group", "train.recipe").set_value("short").run()
-    assert field(app, "number_input", "train.n.").value == 5000
-    field(app, "button_group", "train.recipe").set_value("minute").run()
+    recipes = field(app, "button_group", "train.recipe")
+    assert recipes.options[0].startswith("minute"), "the first one in the list"
+    assert recipes.value == "short", "a visitor's net and images stay until it is chosen"
+    assert app.session_state["net"] == to_code(TINY)
+    recipes.set_value("minute").run()
     press(app, "Start training")
     assert [run.job.net.name for run in started] == ["ResNet-56", "plain-56"]
     assert {run.job.recipe for run in started} == {RECIPES["minute"]}
@@ -138,6 +141,22 @@ def test_train_shows_the_run_in_the_address(pair: list[Run]) -> None:
     said = texts(open_page("training/train.py", run=pair[1].id))
     assert "norm of dL/dW" in said
     assert said.count("finished") == 2
+
+
+def test_the_time_to_go_is_there_before_the_first_step() -> None:
+    recipe = Recipe(epochs=5, batch=32)
+    run = runs.create(Job(TINY, "shapes", recipe, train_images=640, device="cpu", threads=1))
+    run.write_status(Status("starting"))
+    predicted = duration(training(TINY, 32, 100, 5000, 1))
+    assert f"starting the process · about {predicted} to go" in bars(open_page("training/train.py", run=run.id))
+    run.write_status(Status("stopped"))
+    cached.look_anew()
+    assert "to go" not in bars(open_page("training/train.py", run=run.id))
+
+
+def bars(app: AppTest) -> str:
+    """What the progress bars say."""
+    return "\n".join(bar.proto.text for bar in fine(app).get("progress"))
 
 
 # A race that several visitors watch
