@@ -363,14 +363,14 @@ def main(args: argparse.Namespace) -> None:
     print(f"{device_name(args.device)}, torch {torch.__version__}, {args.data}, batch {args.batch}, "
           f"{args.rounds} rounds of {args.steps} steps; medians (ranges)")  # fmt: skip
     found: dict[str, float] = {}
-    true = True
+    sound = True
     for name in args.nets:
         spec = PRESETS[name] if name in PRESETS else cifar(int(name.removeprefix("ResNet-")))
         images, recipe = data.resized(spec.image_size), Recipe(epochs=1000, batch=args.batch)
         recipe = dataclasses.replace(recipe, precision=precision_for(spec, recipe, args.device))
         limits = {precision: ceilings(args.device, precision) for precision in {"fp32", recipe.precision}}
         times = compare(spec, recipe, args)
-        true &= report(spec, recipe, times, limits)
+        sound &= report(spec, recipe, times, limits)
         found |= headline(name, times)
         if args.norms:
             step = statistics.median(times["ours"])
@@ -385,7 +385,7 @@ def main(args: argparse.Namespace) -> None:
         if args.to:
             races(spec, images, recipe.precision, args)
     print(json.dumps(found))
-    if not true:
+    if not sound:
         sys.exit("A share is above 100 %, so what was taken for a ceiling is none.")
 
 

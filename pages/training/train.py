@@ -54,10 +54,9 @@ def download() -> None:
 
 
 def fill(name: str) -> None:
-    """Set the fields to a recipe's values, and those of images to its setting; the seed stays."""
+    """Set the fields to a recipe's values; the seed stays."""
     values = vars(RECIPES[name]).items()
     state.set_widgets({f"train.{field}": value for field, value in values if field != "seed"})
-    state.set_result("train.setting", SETTINGS.get(name))
 
 
 def choose(name: str) -> None:
@@ -68,8 +67,8 @@ def choose(name: str) -> None:
 
 
 def setting_of(info: DataInfo) -> Setting:
-    """Images and their size as the recipe has them, within those of the data."""
-    wanted = state.result("train.setting") or Setting("", info.train_images, info.size)
+    """Images and their size as the chosen recipe has them, within those of the data."""
+    wanted = SETTINGS.get(state.widget("train.recipe"), Setting("", info.train_images, info.size))
     return wanted._replace(
         train_images=min(wanted.train_images, info.train_images), image_size=min(256, wanted.image_size)
     )

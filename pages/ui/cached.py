@@ -265,14 +265,6 @@ def digest(seen: runs.Snapshot) -> Digest:
         return held.digest
 
 
-def drawn(draw: Callable[..., None], looks: Sequence[runs.Snapshot], *options: str) -> None:
-    """Calls `draw(looks, digests, *options)` once for all sessions that have the same looks, and no widget in it.
-
-    For the others Streamlit sends again what was drawn, without making tables and charts anew.
-    """
-    _drawn(f"{draw.__module__}.{draw.__qualname__}", tuple(str(seen.run.path) for seen in looks), options, draw, looks)
-
-
 def measured(run: runs.Run, analysis: str) -> dict[int, pd.Series]:
     """What all sessions know of a run by an analysis: values by step, to which more are added."""
     return _measured(str(run.path), run.created(), analysis)
@@ -281,6 +273,14 @@ def measured(run: runs.Run, analysis: str) -> dict[int, pd.Series]:
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _measured(path: str, created: float, analysis: str) -> dict[int, pd.Series]:
     return {}
+
+
+def drawn(draw: Callable[..., None], looks: Sequence[runs.Snapshot], *options: str) -> None:
+    """Calls `draw(looks, digests, *options)` once for all sessions that have the same looks, and no widget in it.
+
+    For the others Streamlit sends again what was drawn, without making tables and charts anew.
+    """
+    _drawn(f"{draw.__module__}.{draw.__qualname__}", tuple(str(seen.run.path) for seen in looks), options, draw, looks)
 
 
 def _current(looks: Sequence[runs.Snapshot]) -> bool:

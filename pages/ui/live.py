@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.ui import moments, widgets, words
+from pages.ui import moments, strips, widgets, words
 from pages.ui.cached import data_info, drawn, look, look_anew
 from pages.ui.widgets import columns
 from resnet.devices import cores, devices
 from resnet.errors import Refused
 from resnet.plots import live as live_plots
 from resnet.plots.theme import colors
-from resnet.runs.curves import Digest, bin_width, heat, race_curves, robust_limits, strip
+from resnet.runs.curves import Digest, bin_width, race_curves, strip
 from resnet.runs.process import start
 from resnet.runs.store import Run, Snapshot
 from resnet.runs.table import distinct_names
@@ -161,16 +161,13 @@ def _charts(looks: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
 def _strips(looks: Sequence[Snapshot], digests: Sequence[Digest], quantity: str) -> None:
     layers, longest = max(1, *(made.layers for made in digests)), max(made.count for made in digests)
     figure, limit = FIGURES[quantity], min(100, max(10, MAX_CELLS // layers))
-    strips = [strip(made, quantity, limit, longest) for made in digests]
-    low, high = robust_limits([made.log10 for made in strips])
-    chart = live_plots.heat_chart(low, high, f"log10 {figure.title}")
-    names = distinct_names([seen.run for seen in looks])
-    for seen, name, made, place in zip(looks, names, strips, columns(len(looks)), strict=True):
-        with place:
-            st.markdown(f"{figure.label.capitalize()} of **{name}**")
-            st.vega_lite_chart(heat(made, seen.layers), chart)
+    found = {
+        seen.run: (strip(made, quantity, limit, longest), seen.layers)
+        for seen, made in zip(looks, digests, strict=True)
+    }
+    scale = strips.draw(found, figure.label, figure.title)
     st.caption(
         f"log10 of the {figure.meaning} (L2) of every weight layer (down) and step (right), averaged over equal groups "
-        f"of steps. One colour scale for all nets, {words.limits(low, high)} (1st to 99th percentile): look for layers "
+        f"of steps. One colour scale for all nets, {scale} (1st to 99th percentile): look for layers "
         "that stay dark and for changes with depth."
     )

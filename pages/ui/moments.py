@@ -7,14 +7,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from pages.ui import words, work
+from pages.ui import strips, work
 from pages.ui.cached import analysis_reasons, measured
-from pages.ui.widgets import columns
 from resnet.analysis.gradients import OUTPUT
-from resnet.plots import live as plots
-from resnet.runs.curves import Strip, heat, robust_limits
+from resnet.runs.curves import Strip
 from resnet.runs.store import Run, Snapshot
-from resnet.runs.table import distinct_names
 from resnet.work.analysing import Moment
 from resnet.work.weights import Model, Weights, kept_epochs
 
@@ -109,16 +106,12 @@ def _moments(seen: Snapshot, analysis: str) -> dict[int, Moment]:
 def _draw(runs: Sequence[Run], found: Mapping[Run, dict[int, pd.Series]], reading: Reading) -> None:
     tables = {run: pd.DataFrame(dict(sorted(found[run].items()))) for run in runs}  # places by steps
     with np.errstate(divide="ignore"):  # a gradient of 0 has no colour
-        strips = {
-            run: Strip(np.array([0, *table.columns]), np.log10(table.to_numpy())) for run, table in tables.items()
+        drawn = {
+            run: (Strip(np.array([0, *table.columns]), np.log10(table.to_numpy())), list(table.index))
+            for run, table in tables.items()
         }
-    low, high = robust_limits([strip.log10 for strip in strips.values()])
-    chart = plots.heat_chart(low, high, f"log10 {reading.title}", reading.rows)
-    for run, name, place in zip(runs, distinct_names(runs), columns(len(runs)), strict=True):
-        with place:
-            st.markdown(f"{reading.label.capitalize()} of **{name}**")
-            st.vega_lite_chart(heat(strips[run], list(tables[run].index)), chart)
+    scale = strips.draw(drawn, reading.label, reading.title, reading.rows)
     st.caption(
         f"log10 of {reading.meaning}, on {IMAGES} test images in train mode, at each checkpoint that was there to be "
-        f"measured: a column ends at its step. One colour scale for all nets, {words.limits(low, high)}. {reading.look}"
+        f"measured: a column ends at its step. One colour scale for all nets, {scale}. {reading.look}"
     )

@@ -109,8 +109,8 @@ def _boxes(row: Row, shape: tuple[int, ...], sides: tuple[int, ...]) -> np.ndarr
     for side, (cells, full, pixels) in enumerate(zip(shape, row.out_shape[1:], sides, strict=True)):
         at = np.arange(cells)
         first, last = at * full // cells, -(-(at + 1) * full // cells) - 1
-        start = row.offset[side] + first * row.stride[side]
-        stop = row.offset[side] + last * row.stride[side] + row.receptive_field[side]
+        start = [row.window([place] * 2)[side][0] for place in first.tolist()]
+        stop = [row.window([place] * 2)[side][1] + 1 for place in last.tolist()]
         edges.append((np.clip(start, 0, pixels), np.clip(stop, 0, pixels)))
     (top, bottom), (left, right) = edges
     down, across = np.indices(shape)

@@ -72,12 +72,14 @@ def train(args: argparse.Namespace) -> int:
     from resnet.train import distributed
 
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
-    recipe, setting = dataclasses.replace(RECIPES[args.recipe], **given), SETTINGS.get(args.recipe)
-    size, images, named = args.size, args.train, args.net or "ResNet-20"
-    if setting:
-        size, images, named = size or setting.image_size, images or setting.train_images, args.net or setting.net
+    recipe = dataclasses.replace(RECIPES[args.recipe], **given)
+    named, images, size = args.net, args.train, args.size
+    if setting := SETTINGS.get(args.recipe):
+        named = setting.net if named is None else named
+        images = setting.train_images if images is None else images
+        size = setting.image_size if size is None else size
     data = (open_folder if args.stream else load)(args.data, size, images)
-    net = fitted(from_code(named), data)
+    net = fitted(from_code("ResNet-20" if named is None else named), data)
     nets = twins(net) if args.twin else [net]
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
     job = Job(net, name, recipe, images, args.device, args.threads, only_offered=False, stream=args.stream)

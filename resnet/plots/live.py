@@ -2,6 +2,7 @@
 
 from typing import Any
 
+LAYERS = "layer (1 = input)"
 _STEP = {
     "field": "step",
     "type": "quantitative",
@@ -61,7 +62,7 @@ def accuracy_chart(colors: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def heat_chart(low: int, high: int, title: str, rows: str = "layer (1 = input)") -> dict[str, Any]:
+def heat_chart(low: int, high: int, title: str, rows: str = LAYERS) -> dict[str, Any]:
     """A heat-strip, depth x step, of log10 values on the colour scale low..high (decades); `rows` is the depth's title.
 
     frame: step, step_end, depth, layer (its name), norm, log10.

@@ -39,7 +39,7 @@ class OpenedRun:
     @property
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the pixels in 0..1 as in training: by channel (C,), or by pixel (C, S, S). Refused."""
-        return _moments(self.inputs)
+        return moments_of(self.inputs)
 
     def prepare(self, pixels: np.ndarray | Tensor) -> Tensor:
         """uint8 (N, C, S, S) -> float32 (N, C, S, S), normalised as the training images were."""
@@ -57,13 +57,13 @@ def test_batch(run: Run, count: int) -> tuple[Tensor, Tensor]:
     """
     with suppress(Refused):
         images, labels = some_tests(load_data(run.job), count)
-        return normalise(images, *_moments(inputs_of(run))), labels
+        return normalise(images, *moments_of(inputs_of(run))), labels
     known, rows, pictures = run.test_set()
     net = run.job.net
     found = [picture_pixels(picture, net.image_size, net.in_channels) for picture in pictures]
     if not found:
         raise Refused(f"The data set of {run.id} is not here, and its folder holds no pictures.")
-    return normalise(torch.stack(found), *_moments(inputs_of(run))), torch.from_numpy(known[rows]).long()
+    return normalise(torch.stack(found), *moments_of(inputs_of(run))), torch.from_numpy(known[rows]).long()
 
 
 def inputs_of(run: Run) -> Inputs:
@@ -76,7 +76,8 @@ def inputs_of(run: Run) -> Inputs:
         raise Refused(what) from None
 
 
-def _moments(inputs: Inputs) -> tuple[Tensor, Tensor]:
+def moments_of(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Mean and deviation as tensors, for `normalise`."""
     return torch.tensor(inputs.mean), torch.tensor(inputs.std)
 
 

@@ -18,7 +18,7 @@ from resnet.nets.inputs import Inputs
 from resnet.nets.model import blocks, build
 from resnet.nets.spec import NetSpec
 from resnet.runs import store as runs
-from resnet.runs.opened import inputs_of, open_run
+from resnet.runs.opened import inputs_of, moments_of, open_run
 from resnet.runs.store import Run
 from resnet.work.predict import named_profile
 
@@ -198,7 +198,7 @@ def prepared(pixels: np.ndarray | Tensor, inputs: Inputs | None) -> Tensor:
     """uint8 (N, C, S, S) -> float32 (N, C, S, S), as the net was trained to see them. Refused where that is unknown."""
     if inputs is None:
         raise Refused("It is not known how this net's images are prepared.", choices="a mean and a deviation")
-    return normalise(torch.as_tensor(pixels), torch.tensor(inputs.mean), torch.tensor(inputs.std))
+    return normalise(torch.as_tensor(pixels), *moments_of(inputs))
 
 
 # The usual ways to prepare images, for weights that do not say theirs: mean and deviation by channel.

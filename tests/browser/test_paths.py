@@ -114,6 +114,7 @@ VIEWS = {
     "relatives": ["Layers", "Counting rules", "Stages"],
     "export": [],
     "block": ["Back", "One step"],
+    "gradients": [],
     "signal": ["Layer responses"],
     "paths": ["Path lengths"],
     "batches": ["Shattered gradients"],

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 from streamlit.testing.v1 import AppTest
 
 from pages.ui import cached, live, moments
+from pages.ui import strips as strips_of_runs
 from resnet.analysis.gradients import gradient_norms
 from resnet.analysis.travel import travel
 from resnet.nets.codes import to_code
@@ -187,17 +189,17 @@ def chart_data(app: AppTest) -> list[bytes]:
 def test_what_a_race_shows_is_made_once_for_all_who_watch(going: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     made = Counter[str]()
 
-    def count(name: str) -> None:
-        original = getattr(live, name)
+    def count(module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
 
         def counted(*arguments: object) -> object:
             made[name] += 1
             return original(*arguments)
 
-        monkeypatch.setattr(live, name, counted)
+        monkeypatch.setattr(module, name, counted)
 
-    for name in ("duration", "race_curves", "robust_limits"):
-        count(name)
+    for module, name in ((live, "duration"), (live, "race_curves"), (strips_of_runs, "robust_limits")):
+        count(module, name)
     apps = [open_page("training/train.py") for _ in range(3)]
     assert made == {"duration": 2, "race_curves": 1, "robust_limits": 1}, "the first is made for each run"
     first = chart_data(apps[0])
