@@ -226,6 +226,23 @@ def compare(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> dict[str
         return interleaved(contenders, args.steps, args.rounds)
 
 
+def starts(spec: NetSpec, recipe: Recipe, args: argparse.Namespace) -> None:
+    """Prints how long a new process takes to the end of its first steps: not compiled, compiled, and compiled again.
+
+    The second time Inductor finds what it compiled in its cache, which is empty at first.
+    """
+    with TemporaryDirectory() as cache:
+        for name in ("not compiled", "compiled", "compiled again"):
+            made = dataclasses.replace(recipe, compile=name != "not compiled")
+            environment = KEEP_MEMORY | {"TORCHINDUCTOR_CACHE_DIR": cache}
+            begin = time.perf_counter()
+            with process(ours, spec, made, args, environment=environment) as contender:
+                contender.send(1)
+                contender.recv()
+            seconds = time.perf_counter() - begin
+            print(f"{spec.name}: {name}, the first {SETTLE + 1} steps end after {seconds:.1f} s", flush=True)
+
+
 def report(spec: NetSpec, recipe: Recipe, times: dict[str, list[float]], limits: dict[str, Ceilings]) -> bool:
     """A line each: images/s, FLOP/s, and the shares of the fastest kernel and of a step with each layer at its limit.
 
@@ -344,6 +361,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="3 or more for a ratio to quote")
     parser.add_argument("--steps", type=int, default=320 if devices()[0] == "cuda" else 10, help="of a chunk")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
+    parser.add_argument("--starts", action="store_true", help="also how long the start takes, compiled and not")
     parser.add_argument("--norms", action="store_true", help="also what norms and updates take")
     parser.add_argument("--where", action="store_true", help="also which operations the time goes to, on a CPU")
     parser.add_argument("--dashboard", action="store_true", help="also with the page attached")
@@ -378,6 +396,8 @@ def main(args: argparse.Namespace) -> None:
                 print(
                     f"{name}: {part} take {spread([seconds / step for seconds in taken], '.2%')} of a step", flush=True
                 )
+        if args.starts:
+            starts(spec, recipe, args)
         if args.where:
             where(spec, images, recipe, args)
         if args.dashboard:
