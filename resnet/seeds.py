@@ -11,7 +11,7 @@ class Stream(IntEnum):
 
     ORDER = 0  # of the training images: then the epoch
     CROPS = 1  # and flips of a batch: then the step
-    DROPS = 2  # of layers, by stochastic depth: then the step and the process
+    STEP = 2  # what a step draws, for augmentations and stochastic depth: then the step and the process
     PICTURES = 3  # crop and flip of one streamed picture: then the epoch and its index
     PATCHES = 4  # blanked in a batch: then the step
 

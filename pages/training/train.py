@@ -20,11 +20,22 @@ from resnet.runs.process import race
 from resnet.runs.store import Run
 from resnet.runs.table import run_table
 from resnet.train.feeds import steps_per_epoch
-from resnet.train.recipes import PRECISIONS, RECIPES, SCALINGS, SCHEDULES, SETTINGS, Recipe, Setting, differences
+from resnet.train.recipes import (
+    OPTIMIZERS,
+    PRECISIONS,
+    RECIPES,
+    SCALINGS,
+    SCHEDULES,
+    SETTINGS,
+    Recipe,
+    Setting,
+    differences,
+)
 from resnet.work.requests import Beginning
 
 DATA_LABELS = {"shapes": "shapes (drawn here, needs no network)", "cifar10": "CIFAR-10"}
 PRECISION_LABELS = {"auto": "auto (what is faster here)"}
+OPTIMIZER_LABELS = {"sgd": "SGD (the paper)", "adamw": "AdamW", "rmsprop": "RMSprop"}
 SCALING_LABELS = {"channel": "the mean and deviation of each colour", "pixel": "the mean image, subtracted (the paper)"}
 MOST_NETS = 6  # in one race
 
@@ -141,11 +152,14 @@ def recipe_fields(info: DataInfo) -> tuple[Recipe, int, int, str]:
 def more_fields() -> dict[str, Any]:
     """The recipe's other fields by name."""
     return {
-        "schedule": menu("Schedule", SCHEDULES, "train.schedule", {}, "one-cycle warms up and then falls to 0."),
+        **optimizer_fields(),
+        "schedule": menu(
+            "Schedule", SCHEDULES, "train.schedule", {},
+            "one-cycle rises over a quarter of the training and falls to 0; cosine warms up over a twentieth of it; "
+            "steps falls to a tenth after a half and again after three quarters.",
+        ),
         "steps": number("Steps in all (0: as many as the epochs have)", 0, 10_000_000, key="train.steps"),
         "weight_decay": number("Weight decay", 0.0, 1.0, step=1e-4, format="%.1e", key="train.weight_decay"),
-        "momentum": number("Momentum", 0.0, 0.999, step=0.05, format="%.3g", key="train.momentum"),
-        "nesterov": switch("Nesterov momentum (the paper: off)", key="train.nesterov"),
         "augment": switch("Random crops and flips", key="train.augment"),
         "mask": switch(
             "Blank a random patch in half of the images (the paper: off)",
@@ -155,9 +169,58 @@ def more_fields() -> dict[str, Any]:
         ),
         "scaling": menu("Pixels are scaled by", SCALINGS, "train.scaling", SCALING_LABELS),
         "seed": number("Seed", 0, 2**31, key="train.seed"),
+        **augmentation_fields(),
         **improvements(),
         **speed_fields(),
-    }
+    }  # fmt: skip
+
+
+def optimizer_fields() -> dict[str, Any]:
+    def begin() -> None:
+        state.set_widgets({"train.lr": OPTIMIZERS[state.widget("train.optimizer")]})
+
+    name = st.selectbox(
+        "Optimiser", OPTIMIZERS, key="train.optimizer", persist_state="session", on_change=begin,
+        format_func=lambda name: OPTIMIZER_LABELS[name], help="Choosing one sets a learning rate to begin with.",
+    )  # fmt: skip
+    return {
+        "optimizer": name,
+        "momentum": number(
+            "Momentum", 0.0, 0.999, step=0.05, format="%.3g", key="train.momentum", disabled=name == "adamw",
+            help="Of SGD and RMSprop.",
+        ),
+        "nesterov": switch("Nesterov momentum (the paper: off)", key="train.nesterov", disabled=name != "sgd"),
+        "clip": number(
+            "Gradient clipping (0: off)", 0.0, 1000.0, step=0.5, format="%.3g", key="train.clip",
+            help="Where the L2 norm of all gradients together is larger, they are scaled down to it.",
+        ),
+    }  # fmt: skip
+
+
+def augmentation_fields() -> dict[str, Any]:
+    """Changes of the training images beyond crops and flips, all drawn from seed and step."""
+    st.markdown("**More augmentation.** By torchvision; twins get the same images:")
+    return {
+        "randaugment": number(
+            "RandAugment operations (0: off)", 0, 10, key="train.randaugment",
+            help="So many random operations on each image (rotation, shear, brightness, …), at magnitude 9. Slow: each "
+            "image is changed by itself.",
+        ),
+        "erasing": number(
+            "Random erasing (0: off)", 0.0, 1.0, step=0.05, format="%.2f", key="train.erasing",
+            help="The probability that a rectangle of an image gets the mean colour.",
+        ),
+        "mixup": number(
+            "Mixup alpha (0: off)", 0.0, 10.0, step=0.1, format="%.2g", key="train.mixup",
+            help="Each image becomes the weighted mean of two, and its label too. Weights are drawn from Beta(alpha, "
+            "alpha). 0.2 is usual.",
+        ),
+        "cutmix": number(
+            "CutMix alpha (0: off)", 0.0, 10.0, step=0.1, format="%.2g", key="train.cutmix",
+            help="A rectangle of each image comes from another one, and as much of its label. 1 is usual. With mixup, "
+            "each step takes one of the two.",
+        ),
+    }  # fmt: skip
 
 
 def improvements() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from resnet.runs.curves import Digest, same_batches
 from resnet.runs.store import Snapshot
 from resnet.train.recipes import Recipe, recipe_name
 
+AUGMENTED = {"randaugment": "RandAugment", "erasing": "random erasing", "mixup": "mixup", "cutmix": "CutMix"}
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -40,9 +41,26 @@ def how(recipe: Recipe) -> str:
         found.append("Each test averages the logits of an image and of its mirror image.")
     if recipe.mask:
         found.append("In training, half of the images had a random patch blanked.")
+    if added := [words for name, words in AUGMENTED.items() if getattr(recipe, name)]:
+        found.append(f"In training, images were also changed by {', '.join(added)}.")
     if recipe.label_smoothing:
         found.append(f"The training loss includes label smoothing of {recipe.label_smoothing:g}.")
+    if recipe.mixup or recipe.cutmix:
+        found.append("The training accuracy of a mixed image counts the class with the larger share.")
+    if recipe.clip:
+        found.append(f"Gradients were scaled down to a norm of {recipe.clip:g}; the norms shown are those before.")
+    if recipe.frozen:
+        found.append(
+            f"{frozen(recipe.frozen)} stayed frozen, with their norms in eval mode; frozen layers have norm 0."
+        )
+    if recipe.body_lr != 1:
+        found.append(f"The body was trained at {recipe.body_lr:g} times the learning rate of the head.")
     return " ".join(found)
+
+
+def frozen(count: int) -> str:
+    """The frozen stages in words: the stem, and so many stages after it."""
+    return "The stem" if count == 1 else f"The stem and stage{'s 1 to' if count > 2 else ''} {count - 1}"
 
 
 def beginning(seen: Snapshot) -> str:

@@ -11,7 +11,8 @@ def forward_backward(
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy () and logits (N, classes) of a batch; its gradients replace those in the parameters' .grad.
 
-    x: (N, C, H, W); labels: int64 (N,). The gradients from before are freed between the two passes.
+    x: (N, C, H, W); labels: int64 (N,), or the share of each class, float (N, classes). The gradients from before are
+    freed between the two passes.
     """
     with autocast(x.device, precision):
         logits = net(x)

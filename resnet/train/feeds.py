@@ -17,7 +17,8 @@ from resnet.data.source import Source
 from resnet.devices import cores
 from resnet.seeds import Stream, generator
 from resnet.train import distributed
-from resnet.train.recipes import Recipe
+from resnet.train.augment import Augment
+from resnet.train.recipes import AUGMENTATIONS, Recipe
 
 TEST_BATCH = 500
 PLANNED = 64  # steps whose draws go to the device at once
@@ -52,6 +53,12 @@ def moments(data: Source, recipe: Recipe) -> tuple[Tensor, Tensor]:
     return data.mean, data.std
 
 
+def _hashed(recipe: Recipe, step: int, crc: int) -> int:
+    """The CRC-32 goes on over what the step's augmentations draw from; without any it stays."""
+    asked = [(name, value) for name in AUGMENTATIONS if (value := getattr(recipe, name))]
+    return zlib.crc32(f"{asked} {recipe.seed} {step}".encode(), crc) if asked else crc
+
+
 def _patches(recipe: Recipe, count: int, step: int) -> Tensor:
     """int64 (1, count): the patch to blank in each image of a step's batch; (0, count) where the recipe blanks none."""
     if not recipe.mask:
@@ -69,6 +76,7 @@ class Resident:
         self.recipe, self.device, self.layout, self.fingerprint = recipe, device, layout, data.fingerprint
         self.per_epoch = steps_per_epoch(len(self.images), recipe.batch)
         self.mine = distributed.shard(min(recipe.batch, len(self.images)))
+        self.augment = Augment(recipe, data.channels, data.classes)
 
     def inputs(self, first: int, last: int) -> Iterator[tuple[tuple[Tensor, ...], int]]:
         epoch, batch = first // self.per_epoch, self.recipe.batch
@@ -79,8 +87,8 @@ class Resident:
                 chosen = order[step % self.per_epoch * batch :][:batch]
                 rows.append(self._row(chosen, step))
             moved = torch.stack(rows)[:, :, self.mine].to(self.device)
-            for row, on_device in zip(rows, moved, strict=True):
-                yield (on_device,), zlib.crc32(row.numpy().data, self.fingerprint)
+            for step, (row, on_device) in enumerate(zip(rows, moved, strict=True), begin):
+                yield (on_device,), _hashed(self.recipe, step, zlib.crc32(row.numpy().data, self.fingerprint))
 
     def _row(self, chosen: Tensor, step: int) -> Tensor:
         """int64 (rows, N): the image; where they are wanted its crop's top, left and flip, and the patch to blank."""
@@ -91,12 +99,13 @@ class Resident:
 
     def prepare(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         (row,) = inputs
-        x = normalise(self.images[row[0]], self.mean, self.std)
+        x = normalise(self.augment.pixels(self.images[row[0]]), self.mean, self.std)
         if self.recipe.augment:
             x = crop(x, row[1:4])
         if self.recipe.mask:
             x = blank(x, row[-1])
-        return x.contiguous(memory_format=self.layout), self.labels[row[0]]
+        x, labels = self.augment.pairs(self.augment.numbers(x), self.labels[row[0]])
+        return x.contiguous(memory_format=self.layout), labels
 
     def tests(self) -> Iterator[Tensor]:
         for images in self.test_images.split(TEST_BATCH):
@@ -138,6 +147,7 @@ class Streaming:
         self.mean, self.std = (moment.to(device) for moment in moments(folder, recipe))
         self.per_epoch = steps_per_epoch(len(folder.train_labels), recipe.batch)
         self.mine = distributed.shard(min(recipe.batch, len(folder.train_labels)))
+        self.augment = Augment(recipe, folder.channels, folder.classes)
         self.plan = _Plan()
         workers = min(MAX_LOADERS, cores(distributed.processes_here())) if workers is None else workers
         self.loader = DataLoader(
@@ -160,19 +170,21 @@ class Streaming:
         crc = zlib.crc32(np.array([self.recipe.seed, epoch]).data, self.fingerprint)
         for begin, images in zip(begins, self.loader, strict=True):
             chosen = order[begin:][:batch]
-            patches = _patches(self.recipe, len(chosen), epoch * self.per_epoch + begin // batch)
+            step = epoch * self.per_epoch + begin // batch
+            patches = _patches(self.recipe, len(chosen), step)
             moved = (checked(images), labels[chosen[self.mine]], *patches[:, self.mine])
             hashed = zlib.crc32(patches.numpy().data, zlib.crc32(chosen.numpy().data, crc))
-            yield tuple(self._moved(value) for value in moved), hashed
+            yield tuple(self._moved(value) for value in moved), _hashed(self.recipe, step, hashed)
 
     def _moved(self, value: Tensor) -> Tensor:
         return value.to(self.device, non_blocking=True)
 
     def prepare(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         images, labels, *patches = inputs
-        x = normalise(images, self.mean, self.std)
+        x = normalise(self.augment.pixels(images), self.mean, self.std)
         if patches:
             x = blank(x, *patches)
+        x, labels = self.augment.pairs(self.augment.numbers(x), labels)
         return x.contiguous(memory_format=self.layout), labels
 
     def tests(self) -> Iterator[Tensor]:
@@ -182,7 +194,8 @@ class Streaming:
         loaded = iter(self.loader)
         for number, part in enumerate(parts):
             if number % size == rank:
-                yield self.prepare(self._moved(checked(next(loaded))), part)[0]
+                x = normalise(self._moved(checked(next(loaded))), self.mean, self.std)
+                yield x.contiguous(memory_format=self.layout)
             else:
                 yield torch.empty(len(part), 0)
 

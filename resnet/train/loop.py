@@ -72,7 +72,7 @@ def fit(state: State, feed: Feed, recipe: Recipe) -> Iterator[Event]:
     # A run that stopped between an epoch's last step and its test starts with that test.
     for epoch in range(max(0, state.step - 1) // feed.per_epoch, math.ceil(total / feed.per_epoch)):
         last = min(total, (epoch + 1) * feed.per_epoch)
-        state.model.train()
+        state.train_mode()
         if state.step < last:
             yield from _steps(state, feed, recipe, step, last)
         scores = []

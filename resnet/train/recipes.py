@@ -1,6 +1,7 @@
 """How to train: the recipe of a run, and the named ones."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,13 +19,26 @@ def _steps(progress: float) -> float:
     return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
 
 
+def _cosine(progress: float) -> float:
+    """Linear up to 1 over the first twentieth, half a cosine down to 0 (arXiv 1608.03983, 1706.02677)."""
+    return progress / 0.05 if progress < 0.05 else (1 + math.cos(math.pi * (progress - 0.05) / 0.95)) / 2
+
+
 def _constant(progress: float) -> float:
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"one-cycle": _one_cycle, "steps": _steps, "constant": _constant}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "one-cycle": _one_cycle,
+    "steps": _steps,
+    "cosine": _cosine,
+    "constant": _constant,
+}
+OPTIMIZERS = {"sgd": 0.1, "adamw": 1e-3, "rmsprop": 1e-3}  # and a learning rate to begin with
+AUGMENTATIONS = ("randaugment", "erasing", "mixup", "cutmix")  # fields, beside crops, flips and patches; 0 for none
 PRECISIONS = ("auto", "fp32", "bf16")
 SCALINGS = ("channel", "pixel")  # minus the mean colour, over its deviation; minus the mean image (He 2015, 4.2)
+SMALLEST_ALPHA = 0.01  # below it PyTorch's Beta(alpha, alpha) draws 0.5 again and again
 RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of a recipe's numbers
     "epochs": (1, 1000),
     "steps": (0, 10_000_000),
@@ -35,28 +49,48 @@ RANGES: dict[str, tuple[float, float]] = {  # lowest and highest value of a reci
     "weight_decay": (0, 1),
     "label_smoothing": (0, 0.9),
     "ema": (0, 0.9999),
+    "clip": (0, 1000),
+    "randaugment": (0, 10),
+    "erasing": (0, 1),
+    "mixup": (0, 10),
+    "cutmix": (0, 10),
+    "frozen": (0, 9),
+    "body_lr": (0, 1),
 }
-CHOICES: dict[str, tuple[str, ...]] = {"schedule": tuple(SCHEDULES), "precision": PRECISIONS, "scaling": SCALINGS}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": tuple(OPTIMIZERS),
+    "schedule": tuple(SCHEDULES),
+    "precision": PRECISIONS,
+    "scaling": SCALINGS,
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train with SGD. Refused where a value is out of range."""
+    """How to train. Refused where a value is out of range."""
 
     epochs: int = 5
     batch: int = 128
+    optimizer: str = "sgd"
     lr: float = 0.1  # the schedule's highest
     schedule: str = "one-cycle"
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
+    momentum: float = 0.9  # of SGD and RMSprop
+    nesterov: bool = True  # of SGD
+    weight_decay: float = 5e-4  # AdamW's is decoupled from the gradient (arXiv 1711.05101)
+    clip: float = 0.0  # gradients are scaled down to this L2 norm of all together; 0 for never (arXiv 1211.5063)
     augment: bool = True  # pad-4 crop and flip
     mask: bool = False  # blank a random patch in half of the images, so that deletion is nothing new (arXiv 2407.11910)
+    randaugment: int = 0  # so many random operations of magnitude 9 on each image (arXiv 1909.13719)
+    erasing: float = 0.0  # probability that a rectangle of an image gets the mean colour (arXiv 1708.04896)
+    mixup: float = 0.0  # alpha: images and labels are mixed with others, by shares of Beta(alpha, alpha) (1710.09412)
+    cutmix: float = 0.0  # alpha: a rectangle comes from another image (1905.04899); with mixup, one of them a step
     scaling: str = "channel"  # of the pixels
     label_smoothing: float = 0.0  # share of the target that all classes get (arXiv 1512.00567)
     ema: float = 0.0  # weights of this share from before at each step are tested and kept; 0 for the last ones
     flip_test: bool = False  # tests average the logits of each image and of its mirror image
     compile: bool = False  # torch.compile: half a minute or more to begin, then faster steps
+    frozen: int = 0  # stages whose weights and norms stay as they are, from the stem, which counts as one
+    body_lr: float = 1.0  # the share of the learning rate that all but the head get
     steps: int = 0  # in all, which may end within an epoch; 0 for whole epochs
     seed: int = 0
     precision: str = "auto"  # fp32, bf16, or bf16 where it is faster
@@ -71,6 +105,8 @@ class Recipe:
                 _check_number(name, value, whole=field.type is int)
             elif not isinstance(value, bool):
                 raise Refused(f"{name} must be true or false.", repr(value))
+            if name in ("mixup", "cutmix") and 0 < value < SMALLEST_ALPHA:
+                raise Refused(f"{name} must be 0, or {SMALLEST_ALPHA} or more.", repr(value))
 
     def total_steps(self, per_epoch: int) -> int:
         """Optimiser steps in all."""
@@ -117,6 +153,11 @@ ORIGINAL = "original pixels"  # in the source of data that are no copy
 _FREE = ("seed", "precision", "compile")  # change no more than chance does
 _TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}", "mask": "blanked patches"}  # after a recipe's name
 _SWITCHES = {
+    "clip": "clipped gradients",
+    "randaugment": "RandAugment",
+    "erasing": "random erasing",
+    "mixup": "mixup",
+    "cutmix": "CutMix",
     "mask": "blanked patches in training",
     "label_smoothing": "label smoothing",
     "ema": "averaged weights (EMA) in the test",

@@ -1,5 +1,8 @@
 """What a training is at a step: all that its next steps depend on."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,10 +14,38 @@ class DivergedError(Refused):
     """The loss, a gradient or a weight is no longer a finite number."""
 
 
-class State:
-    """The model, its momentum, its average over steps, the number of steps done.
+Weights = list[nn.Parameter] | list[dict[str, Any]]  # in one group, or in several with a learning rate each
 
-    The model has its device and layout by then (`narrow.accelerate`): the fused SGD pairs weights and momentum by
+
+def _sgd(weights: Weights, lr: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
+    momentum, nesterov = recipe.momentum, recipe.nesterov and recipe.momentum > 0
+    decay = recipe.weight_decay
+    return torch.optim.SGD(weights, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=True)
+
+
+def _adamw(weights: Weights, lr: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(weights, lr=lr, weight_decay=recipe.weight_decay, fused=True, capturable=lr.is_cuda)
+
+
+def _rmsprop(weights: Weights, lr: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
+    momentum, decay = recipe.momentum, recipe.weight_decay
+    return torch.optim.RMSprop(
+        weights, lr=lr, momentum=momentum, weight_decay=decay, foreach=True, capturable=lr.is_cuda
+    )
+
+
+# How each is made, and what it remembers of a weight: tensors as large as it is, and how many steps it took.
+MAKERS: dict[str, tuple[Callable[[Weights, Tensor, Recipe], torch.optim.Optimizer], tuple[str, ...]]] = {
+    "sgd": (_sgd, ("momentum_buffer",)),
+    "adamw": (_adamw, ("exp_avg", "exp_avg_sq", "step")),
+    "rmsprop": (_rmsprop, ("momentum_buffer", "square_avg", "step")),
+}
+
+
+class State:
+    """The model, what its optimizer remembers, its average over steps, the number of steps done.
+
+    The model has its device and layout by then (`narrow.accelerate`): the fused optimizers pair weights and memory by
     their places in memory.
     """
 
@@ -22,24 +53,54 @@ class State:
         self.model, self.ema, self.step = model, recipe.ema, 0
         device = next(model.parameters()).device
         self.lr, self.keep, self.skipped = (torch.zeros((), device=device) for _ in range(3))
-        self.optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=self.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov and recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-        self.optimizer.found_inf = self.skipped  # type: ignore[attr-defined] # the fused SGD does nothing where it is 1
-        if recipe.momentum:  # zeros give the first step that PyTorch makes without any
-            for parameter in model.parameters():
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        self.frozen = _first_stages(model, recipe.frozen)
+        for module in self.frozen:
+            module.requires_grad_(False)
+        self.rates = [(self.lr, 1.0)]
+        make, names = MAKERS[recipe.optimizer]
+        self.optimizer = make(self._weights(recipe.body_lr), self.lr, recipe)
+        self.optimizer.found_inf = self.skipped  # type: ignore[attr-defined] # the fused ones do nothing where it is 1
+        self.remembers = [name for name in names if recipe.momentum or name != "momentum_buffer"]
+        for _, weight in self._trained() if self.remembers else ():  # as the first step would find it
+            self.optimizer.state[weight] = {name: _at_first(name, weight) for name in self.remembers}
         self.average = {name: value.detach().clone() for name, value in _floats(model)} if recipe.ema else {}
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
+    def _weights(self, body_lr: float) -> Weights:
+        """What the optimizer trains: one group, or the head and the body, whose learning rate is another one."""
+        if body_lr == 1:
+            return [weight for _, weight in self._trained()]
+        self.rates.append((torch.zeros_like(self.lr), body_lr))
+        groups: list[dict[str, Any]] = [{"params": [], "lr": lr} for lr, _ in self.rates]
+        stages: dict[str, str] = self.model.stages  # type: ignore[assignment] # a ResNet has a dict there
+        for name, weight in self._trained():
+            groups[stages[name.partition(".")[0]] != "head"]["params"].append(weight)
+        return [group for group in groups if group["params"]]
+
+    def train_mode(self) -> None:
+        """The model in train mode, but for its frozen stages: their norms keep their statistics."""
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
 
     def schedule(self, lr: float, step: int) -> None:
         """Set what the optimiser step number `step`, from 0, goes by."""
-        self.lr.fill_(lr)
+        for rate, share in self.rates:
+            rate.fill_(share * lr)
         self.keep.fill_(min(self.ema, (1 + step) / (10 + step)))  # the first weights are soon forgotten
+
+    @torch.no_grad()
+    def take_step(self) -> None:
+        """The optimizer's step; where `skipped` is 1 the weights stay as they are."""
+        if isinstance(self.optimizer, torch.optim.RMSprop):  # it heeds no found_inf
+            for rate, _ in self.rates:
+                rate.mul_(1 - self.skipped)
+            for _, weight in self._trained():
+                if weight.grad is not None:
+                    weight.grad.masked_fill_(self.skipped.bool(), 0)
+        self.optimizer.step()
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -49,11 +110,10 @@ class State:
             torch._foreach_add_(average, torch._foreach_mul(now, 1 - self.keep))
 
     def tensors(self) -> dict[str, Tensor]:
-        """A copy on the CPU: weights and buffers as `model.*`, momentum as `momentum.*`, averages as `average.*`."""
+        """A copy on the CPU: weights and buffers as `model.*`, averages as `average.*`, the optimizer's as `momentum.*`
+        or by their own names."""
         named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
-                named[f"momentum.{name}"] = buffer
+        named |= self._memory()
         named |= {f"average.{name}": value for name, value in self.average.items()}
         plain = torch.contiguous_format
         return {name: value.detach().to("cpu", memory_format=plain, copy=True) for name, value in named.items()}
@@ -63,12 +123,36 @@ class State:
         self.model.load_state_dict(
             {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
         )
-        for name, parameter in self.model.named_parameters():
-            if (saved := tensors.get(f"momentum.{name}")) is not None:
-                self.optimizer.state[parameter]["momentum_buffer"].copy_(saved)
+        for name, value in self._memory().items():
+            if name in tensors:
+                value.copy_(tensors[name])
         for name, value in self.average.items():
             value.copy_(tensors[f"average.{name}"])
         self.step = step
+
+    def _memory(self) -> dict[str, Tensor]:
+        state = self.optimizer.state
+        return {
+            f"{kind.removesuffix('_buffer')}.{name}": state[weight][kind]
+            for kind in self.remembers
+            for name, weight in self._trained()
+        }
+
+
+def _at_first(name: str, weight: nn.Parameter) -> Tensor:
+    return torch.zeros((), device=weight.device) if name == "step" else torch.zeros_like(weight)
+
+
+def _first_stages(model: nn.Module, count: int) -> list[nn.Module]:
+    """The modules of the stem and of the stages after it, `count` in all. Refused where the net has fewer."""
+    if not count:
+        return []
+    stages: dict[str, str] = model.stages  # type: ignore[assignment] # a ResNet has a dict there
+    names = [name for name in dict.fromkeys(stages.values()) if name != "head"]
+    if count > len(names):
+        rule = f"The net's stem and its {len(names) - 1} stages can be frozen."
+        raise Refused(rule, f"{count}", f"{len(names)} or fewer")
+    return [module for name, module in model.named_children() if stages[name] in names[:count]]
 
 
 def _floats(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -15,7 +15,7 @@ from resnet.train import distributed
 from resnet.train.feeds import Feed
 from resnet.train.figures import measured_type
 from resnet.train.graph import Graph, Inputs
-from resnet.train.recipes import Recipe
+from resnet.train.recipes import AUGMENTATIONS, Recipe
 from resnet.train.state import State
 
 log = logging.getLogger(__name__)
@@ -25,34 +25,38 @@ class Step:
     """One optimiser step of `state`: (inputs, lr, step from 0) -> float32 figures, laid out as `measured_type`.
 
     Once the loss or a gradient is not finite, the weights stay as they are. On CUDA a step is replayed as a graph,
-    unless each is another one (stochastic depth, dropout) or other processes take part.
+    unless each is another one (stochastic depth, dropout, augmentations) or other processes take part.
     """
 
     def __init__(self, state: State, feed: Feed, recipe: Recipe) -> None:
         self.state, self.feed, self.recipe = state, feed, recipe
-        self.drops = any(isinstance(module, StochasticDepth | nn.Dropout) for module in state.model.modules())
+        drops = any(isinstance(module, StochasticDepth | nn.Dropout) for module in state.model.modules())
+        self.draws = drops or any(getattr(recipe, name) for name in AUGMENTATIONS)
         self.layers = LayerFigures(state.model)
         self.net, self.unproven = distributed.parallel(state.model), recipe.compile
         if recipe.compile:
             self.net = torch.compile(self.net, dynamic=False)  # type: ignore[assignment] # of a module, a module
-        graphable = state.lr.is_cuda and not self.drops and distributed.size() == 1
+        graphable = state.lr.is_cuda and not self.draws and distributed.size() == 1
         self.graph = Graph() if graphable else None
 
     def __call__(self, inputs: Inputs, lr: float, step: int) -> Tensor:
         self.state.schedule(lr, step)
-        with _drawing(self.recipe.seed, Stream.DROPS, step, distributed.rank()) if self.drops else nullcontext():
+        with _drawing(self.recipe.seed, Stream.STEP, step, distributed.rank()) if self.draws else nullcontext():
             return self.graph(self.run, inputs) if self.graph else self.run(inputs)
 
     def run(self, inputs: Inputs) -> Tensor:
         """Forward, backward, the optimiser's step, the average."""
         x, labels = self.feed.prepare(*inputs)
         loss, logits = self._proven(x, labels) if self.unproven else self._gradients(x, labels)
-        accuracy = (logits.argmax(1) == labels).float().mean()
+        classes = labels if labels.dim() == 1 else labels.argmax(1)  # of mixed images the one with the larger share
+        accuracy = (logits.argmax(1) == classes).float().mean()
         loss, accuracy = distributed.all_reduce_mean_(torch.stack([loss, accuracy])).unbind()
         every, norms = self.layers.gradient_norms()
         finite = (loss + every.sum()).isfinite().float()
         self.state.skipped.copy_(self.state.skipped.maximum(1 - finite))
-        updates = self.layers.relative_updates(self.state.optimizer.step)
+        if self.recipe.clip:
+            nn.utils.clip_grads_with_norm_(self.layers.parameters, self.recipe.clip, every.norm())
+        updates = self.layers.relative_updates(self.state.take_step)
         self.state.update_average()
         return _packed(skipped=self.state.skipped, loss=loss, accuracy=accuracy, norms=norms, updates=updates)
 
@@ -94,12 +98,13 @@ class LayerFigures:
         self.before = [torch.empty_like(weight) for weight in self.weights]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
-        self.places = [places[id(weight)] for weight in self.weights]
+        self.places = [places.get(id(weight)) for weight in self.weights]
 
     def gradient_norms(self) -> tuple[Tensor, Tensor]:
         """L2 norms of the gradients: of every parameter, and of the layers' weights."""
         norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
-        return torch.stack(norms), torch.stack([norms[place] for place in self.places])
+        none = torch.zeros_like(norms[0])  # of a frozen layer
+        return torch.stack(norms), torch.stack([none if place is None else norms[place] for place in self.places])
 
     @torch.no_grad()
     def relative_updates(self, step: Callable[[], object]) -> Tensor:

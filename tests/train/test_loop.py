@@ -18,7 +18,7 @@ from resnet.nets.spec import NetSpec, StageSpec, plain_twin
 from resnet.seeds import generator
 from resnet.train.feeds import Resident, steps_per_epoch
 from resnet.train.loop import EpochTested, StepsTaken, evaluate, fit
-from resnet.train.recipes import RANGES, RECIPES, Recipe
+from resnet.train.recipes import AUGMENTATIONS, OPTIMIZERS, RANGES, RECIPES, SCHEDULES, Recipe
 from resnet.train.state import DivergedError, State
 from resnet.train.step import Step
 from tests.support.tiny import TINY, figures, same, state_of
@@ -195,6 +195,12 @@ def test_one_seed_gives_one_run_and_another_seed_another(noise: Dataset) -> None
 DROPPING = dataclasses.replace(TINY, stochastic_depth=0.5)
 
 
+WAYS: dict[str, dict] = {  # each optimiser, schedule and augmentation alone
+    **{name: {"optimizer": name, "lr": lr} for name, lr in OPTIMIZERS.items()},
+    "RMSprop without momentum": {"optimizer": "rmsprop", "lr": 1e-3, "momentum": 0.0},
+    **{schedule: {"schedule": schedule} for schedule in SCHEDULES},
+    **{name: {name: 1} for name in AUGMENTATIONS},
+}
 RESUMED = {
     "residual": (TINY, RECIPE),
     "plain": (plain_twin(TINY), RECIPE),
@@ -203,7 +209,15 @@ RESUMED = {
     "no Nesterov": (TINY, dataclasses.replace(RECIPE, nesterov=False)),
     "averaged": (TINY, dataclasses.replace(RECIPE, ema=0.5)),
     "blanked patches": (TINY, dataclasses.replace(RECIPE, mask=True)),
-}
+    "clipped gradients": (TINY, dataclasses.replace(RECIPE, clip=0.5)),
+    "frozen stages": (TINY, dataclasses.replace(RECIPE, frozen=2)),
+    "a slower body": (TINY, dataclasses.replace(RECIPE, body_lr=0.1)),
+    "mixup or CutMix": (TINY, dataclasses.replace(RECIPE, mixup=0.2, cutmix=1.0)),
+    "augmentations, averaged, dropout": (
+        dataclasses.replace(TINY, shortcut="dropout"),
+        dataclasses.replace(RECIPE, randaugment=2, cutmix=1.0, optimizer="adamw", lr=1e-3, ema=0.5),
+    ),
+} | {name: (TINY, dataclasses.replace(RECIPE, **recipe)) for name, recipe in WAYS.items()}
 
 
 @pytest.mark.parametrize("name", RESUMED)
@@ -445,7 +459,13 @@ WRONG: dict[str, tuple] = {
     "momentum": (-0.1, 1.0, math.nan),
     "weight_decay": (-1e-9, 2),
     "seed": (-1, 2**31 + 1, 0.0),
-    "schedule": ("cosine", "", None, []),
+    "schedule": ("linear", "", None, []),
+    "optimizer": ("SGD", "lion", None),
+    "clip": (-1, "1"),
+    "mixup": (-0.1, None),
+    "randaugment": (1.5, 11, True),
+    "frozen": (-1, 10, 0.5),
+    "body_lr": (-0.1, 2),
     "precision": ("fp16", None),
     "scaling": ("image", None),
     "augment": ("no", 1, None),
