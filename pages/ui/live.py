@@ -84,7 +84,7 @@ def _batches(_: Sequence[Snapshot], digests: Sequence[Digest]) -> None:
 def _progress(seen: Snapshot, made: Digest) -> None:
     status = seen.status
     recorded = " :violet-badge[recorded]" if seen.run.shipped else ""
-    st.markdown(f"**{seen.job.net.name}** :{BADGES[status.state]}-badge[{status.state}]{recorded}")
+    st.markdown(f"**{seen.job.title}** :{BADGES[status.state]}-badge[{status.state}]{recorded}")
     share = made.count / status.steps if status.steps else 0.0
     coming = "starting the process" if status.state == "starting" else ""
     said = [f"step {made.count:,} of {status.steps:,}" if status.steps else coming]

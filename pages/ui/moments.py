@@ -56,9 +56,9 @@ def show(looks: Sequence[Snapshot], analysis: str, going: bool) -> None:
     reading, applies = READINGS[analysis], []
     for seen in looks:
         if reason := analysis_reasons(Model(seen.job.net, Weights("run", seen.run.id)))[analysis]:
-            st.info(f"{seen.job.net.name} is left out. {reason}")
+            st.info(f"{seen.job.title} is left out. {reason}")
         elif seen.checkpoint_step is None:
-            st.info(f"{seen.job.net.name} has no checkpoint yet.")
+            st.info(f"{seen.job.title} has no checkpoint yet.")
         else:
             applies.append(seen)
     if not applies:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resnet.nets.spec import NetSpec
     from resnet.runs.jobs import Job
     from resnet.runs.store import Run
+    from resnet.work.weights import Begun
 
 ENDED_WELL = ("finished", "paused", "stopped")
 
@@ -33,8 +34,12 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option("--size", type=int, help="resize the images to so many pixels")
     option("--device", default="auto", choices=["auto", "cuda", "mps", "cpu"])
     option("--threads", type=int, default=0, help="CPU threads per run")
-    option("--weights", type=Path, help="a file of weights that the net begins with; a twin begins with drawn ones")
-    option("--partial", action="store_true", help="load all of these weights that fits, as for other classes")
+    option("--from", dest="begin", help="the weights that the net begins with: a file, a run, a run after an epoch "
+           "(RUN@3), or torchvision; those of a head for other classes are left out")  # fmt: skip
+    option("--partial", action="store_true", help="load all of these weights that fits")
+    option(
+        "--scratch", action="store_true", help="train the same net from drawn weights beside it, on the same batches"
+    )
     option("--recipe", default="short", choices=list(RECIPES), help="a named recipe; options change it")
     for field in dataclasses.fields(Recipe):
         _recipe_option(option, field)
@@ -69,6 +74,7 @@ def train(args: argparse.Namespace) -> int:
     from resnet.nets.spec import twins
     from resnet.runs.jobs import Job, fitted
     from resnet.runs.process import race
+    from resnet.runs.store import START
     from resnet.train import distributed
 
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name) is not None}
@@ -84,9 +90,13 @@ def train(args: argparse.Namespace) -> int:
     name = args.data if args.data in available() else str(Path(args.data).expanduser().resolve())
     job = Job(net, name, recipe, images, args.device, args.threads, only_offered=False, stream=args.stream)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "start.safetensors" if args.weights else None
-        if file:
-            job = dataclasses.replace(job, start=_beginning(net, args, file))
+        file = None
+        if args.begin:
+            content, words, pixels = _beginning(net, args)
+            file = Path(folder) / START
+            file.write_bytes(content)
+            job = dataclasses.replace(job, start=words, pixels=pixels)
+            nets = [net, *nets] if args.scratch else nets
         if distributed.under_torchrun():
             return _train_together(args.device, functools.partial(_create, job, nets, file))
         started = race(job, nets, file)
@@ -102,18 +112,10 @@ def _create(job: "Job", nets: "list[NetSpec]", start: Path | None) -> "list[Run]
     return create_race(job, nets, start)
 
 
-def _beginning(net: "NetSpec", args: argparse.Namespace, file: Path) -> str:
-    """Write the weights that the net begins with into `file`; what they are, in words."""
-    from safetensors.torch import save_file
+def _beginning(net: "NetSpec", args: argparse.Namespace) -> "Begun":
+    from resnet.work.weights import Weights, begin
 
-    from resnet.cli.nets import load_weights
-    from resnet.nets.model import build
-    from resnet.zoo.weights import read
-
-    model = build(net)
-    report, state = load_weights(model, read(args.weights), args.weights, args.partial), model.state_dict()
-    save_file({name: state[name] for name in report.loaded}, file)
-    return f"{args.weights.name}, {len(report.loaded)} of {len(state)} weights"
+    return begin(net, dataclasses.replace(Weights.named(args.begin, net), partial=args.partial))
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -151,9 +153,9 @@ def _record(run: "Run") -> str:
     from resnet.runs.worker import work
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    print(f"{run.job.net.name}: {run.path}", flush=True)
+    print(f"{run.job.title}: {run.path}", flush=True)
     status = work(run.path)
-    print(f"{run.job.net.name}: {status.state}. {status.message}", flush=True)
+    print(f"{run.job.title}: {status.state}. {status.message}", flush=True)
     return status.state
 
 
@@ -168,15 +170,13 @@ def _follow(started: "list[Run]") -> int:
     from resnet.runs.process import wait
 
     for run in started:
-        print(f"{run.job.net.name}: {run.path}", flush=True)
+        print(f"{run.job.title}: {run.path}", flush=True)
     shown = dict.fromkeys(started, 0)
     try:
         for _ in wait(started):
             for run in started:
                 for row in run.epochs().iloc[shown[run] :].itertuples():
-                    print(
-                        f"{run.job.net.name}: epoch {row.epoch}, step {row.step}, test accuracy {row.test_accuracy:.2%}"
-                    )
+                    print(f"{run.job.title}: epoch {row.epoch}, step {row.step}, test accuracy {row.test_accuracy:.2%}")
                     shown[run] += 1
     except KeyboardInterrupt:
         for run in started:
@@ -184,7 +184,7 @@ def _follow(started: "list[Run]") -> int:
         list(wait(started))
     statuses = [run.status() for run in started]
     for run, status in zip(started, statuses, strict=True):
-        print(f"{run.job.net.name}: {status.state}. {status.message}")
+        print(f"{run.job.title}: {status.state}. {status.message}")
     return 0 if all(status.state in ENDED_WELL for status in statuses) else 1
 
 
@@ -193,7 +193,7 @@ def show(args: argparse.Namespace) -> int:
 
     for run in all_runs():
         status = run.status()
-        print(f"{run.id}  {status.state:9} {len(run.steps()):>6}/{status.steps}  {run.job.net.name} on {run.job.data}")
+        print(f"{run.id}  {status.state:9} {len(run.steps()):>6}/{status.steps}  {run.job.title} on {run.job.data}")
     return 0
 
 
@@ -214,7 +214,7 @@ def test_on(args: argparse.Namespace) -> int:
     run = find(args.run)
     found = test_on(run, load_tests(args.data, run.job.net.image_size))
     said = " ".join([found["source"], *found["notes"]])
-    print(f"{run.job.net.name}: {found['accuracy']:.2%} of {found['images']:,} test images. {said}")
+    print(f"{run.job.title}: {found['accuracy']:.2%} of {found['images']:,} test images. {said}")
     return 0
 
 

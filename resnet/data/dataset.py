@@ -40,6 +40,7 @@ class Dataset:
     notes: tuple[str, ...] = ()  # sentences: what was changed in reading them, or left out
     train_masks: Tensor | None = None
     test_masks: Tensor | None = None
+    pixels: tuple[tuple[float, ...], ...] = ()  # a mean and deviation by channel that stand for its own
 
     @property
     def classes(self) -> int:
@@ -56,7 +57,7 @@ class Dataset:
 
     @property
     def mean(self) -> Tensor:
-        """Of the training images in 0..1, float32 (C,)."""
+        """Of the training images in 0..1, float32 (C,), if it was given no others."""
         return self._moments[0]
 
     @property
@@ -77,6 +78,9 @@ class Dataset:
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
+        if self.pixels:
+            mean, std = map(torch.tensor, self.pixels)
+            return mean, std
         counts = torch.zeros(self.channels, 256, dtype=torch.float64)
         for chunk in self.train_images.split(CHUNK):
             for channel in range(self.channels):

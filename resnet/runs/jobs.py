@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from resnet.errors import Refused
 from resnet.nets.codes import from_dict, to_dict
+from resnet.nets.inputs import Inputs
 from resnet.nets.spec import NetSpec
 from resnet.runs.records import VERSION
 from resnet.train.recipes import Recipe
@@ -31,13 +32,26 @@ class Job:
     only_offered: bool = True  # the data must be one that the data folder offers
     stream: bool = False  # the data are a folder of pictures that stay on the disk
     start: str = ""  # in words, the weights in start.safetensors, which its net begins with; "" for drawn ones
+    pixels: tuple[tuple[float, ...], ...] = ()  # mean and deviation by channel, where the data's own do not count
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            kind: Any = field.type
+            kind: Any = tuple if field.name == "pixels" else field.type
             if not isinstance(getattr(self, field.name), kind):
                 rule = f"A run's {field.name} must be {getattr(kind, '__name__', kind)}."
                 raise Refused(rule, repr(getattr(self, field.name)))
+        if self.pixels:
+            mean, std = self.pixels
+            Inputs.of([*mean], [*std], ())
+
+    @property
+    def title(self) -> str:
+        """The net's name, and whether it begins with other weights than drawn ones."""
+        return f"{self.net.name} from weights" if self.start else self.net.name
+
+    def alone(self) -> "Job":
+        """The same with drawn weights, none of which is frozen or slowed down."""
+        return dataclasses.replace(self, start="", recipe=dataclasses.replace(self.recipe, frozen=0, body_lr=1.0))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self) | {"net": to_dict(self.net), "version": VERSION}, indent=1)
@@ -55,7 +69,8 @@ class Job:
         recipe = values["recipe"]
         if isinstance(recipe, dict):
             recipe = Recipe(**{name: value for name, value in recipe.items() if name in _RECIPE_FIELDS})
-        return Job(**values | {"net": from_dict(values["net"]), "recipe": recipe})
+        pixels = tuple(tuple(moment) for moment in values.get("pixels", ()))
+        return Job(**values | {"net": from_dict(values["net"]), "recipe": recipe, "pixels": pixels})
 
 
 def unknown_fields(text: str) -> list[str]:

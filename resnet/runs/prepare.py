@@ -47,9 +47,11 @@ def prepare(run: Run, device: str, before: str) -> tuple[Source, Recipe, Feed, S
 
 
 def _source(job: Job) -> Source:
-    if job.stream:
-        return open_folder(job.data, job.net.image_size, job.train_images, job.only_offered)
-    return load_data(job)
+    if not job.stream:
+        return load_data(job)
+    folder = open_folder(job.data, job.net.image_size, job.train_images, job.only_offered)
+    mean, std = map(torch.tensor, job.pixels or (folder.mean.tolist(), folder.std.tolist()))
+    return dataclasses.replace(folder, mean=mean, std=std)
 
 
 def load_data(job: Job) -> Dataset:
@@ -57,7 +59,8 @@ def load_data(job: Job) -> Dataset:
     if job.stream:
         raise Refused(f"The pictures of {job.data} were streamed; they stay on the disk.")
     read = load_offered if job.only_offered else load
-    return read(job.data, size=job.net.image_size, train=job.train_images)
+    data = read(job.data, size=job.net.image_size, train=job.train_images)
+    return dataclasses.replace(data, pixels=job.pixels)
 
 
 def check_net(job: Job, data: Source) -> None:

@@ -255,7 +255,7 @@ def create_race(job: Job, nets: Sequence[NetSpec], start: Path | None = None) ->
     """
     group = secrets.token_hex(4)
     first, *others = (dataclasses.replace(job, net=net, group=group) for net in nets)
-    return [create(first, start), *(create(dataclasses.replace(other, start="")) for other in others)]
+    return [create(first, start), *(create(other.alone() if job.start else other) for other in others)]
 
 
 def race_of(run: Run) -> list[Run]:

@@ -17,7 +17,7 @@ def run_table(looks: Sequence[Snapshot]) -> pd.DataFrame:
 def _row(seen: Snapshot) -> dict[str, object]:
     tested = 100 * seen.epochs.test_accuracy
     return {
-        "net": seen.job.net.name,
+        "net": seen.job.title,
         "data": seen.job.data,
         "recipe": recipe_name(seen.job.recipe),
         "state": "recorded" if seen.run.shipped else seen.status.state,
@@ -39,8 +39,8 @@ def start_time(run: Run) -> datetime | None:
 
 
 def distinct_names(found: Sequence[Run]) -> list[str]:
-    """The nets' names; where they repeat, with the recipe, and where that repeats, with the end of the run's id."""
-    own = [run.job.net.name for run in found]
+    """The jobs' titles; where they repeat, with the recipe, and where that repeats, with the end of the run's id."""
+    own = [run.job.title for run in found]
     both = [f"{name}, {recipe_name(run.job.recipe)}" for name, run in zip(own, found, strict=True)]
     full = [f"{name} ({run.id[-4:]})" for name, run in zip(both, found, strict=True)]
     forms = list(zip(own, both, full, (run.id for run in found), strict=True))

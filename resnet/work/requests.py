@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 import torch
-from safetensors.torch import save
 
 from resnet.costs.budget import Budget, Fit, search
 from resnet.costs.memory import measure_peak
@@ -18,7 +17,7 @@ from resnet.nets.spec import NetSpec
 from resnet.work import spool
 from resnet.work.contract import Cost, Progress
 from resnet.work.predict import backward, forward, forward_of, named_profile, training_peak
-from resnet.work.weights import Model, Weights
+from resnet.work.weights import Model, Weights, begin
 
 if TYPE_CHECKING:  # torchvision is slow to import, and takes 80 MB of each worker
     from resnet.zoo.fitting import Report
@@ -143,20 +142,21 @@ class Fitting:
         return Fitted(report, inputs)
 
 
-class Begun(NamedTuple):
-    """A safetensors file with `loaded` of the `needed` weights of a net."""
+class Start(NamedTuple):
+    """A file in place of the content of a `Begun`, and the rest of it."""
 
     path: Path
-    loaded: int
-    needed: int
+    words: str
+    pixels: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """The weights that a training begins with, by the net's own names, written into `folder`."""
+    """The weights that a training begins with, by the net's own names, written into `folder`; a `Start`."""
 
     spec: NetSpec
     weights: Weights
+    title: str
     folder: str
     alone = False
 
@@ -165,10 +165,8 @@ class Beginning:
 
     def run(self) -> Work:
         yield Progress(0.0, "Reading the weights …")
-        model, report, _ = Model(self.spec, self.weights).open()
-        state = model.state_dict()
-        loaded = {name: state[name] for name in (report.loaded if report else state)}
-        return Begun(spool.put(Path(self.folder), save(loaded)), len(loaded), len(state))
+        begun = begin(self.spec, self.weights, self.title)
+        return Start(spool.put(Path(self.folder), begun.content), begun.words, begun.pixels)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """A net with weights, named by plain values so that another process can load it."""
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from resnet.costs.profiler import Profile
@@ -55,6 +57,34 @@ class Weights:
         """The net with these weights; without them where they do not fit. Refused."""
         return SOURCES[self.kind](spec, self)
 
+    @staticmethod
+    def named(text: str, spec: NetSpec) -> "Weights":
+        """What a command's --from names: a file, a run, a run's epoch (RUN@3), torchvision or torchvision:VERSION.
+
+        Refused where there is no such run, or none of torchvision's for the net.
+        """
+        kind, _, version = text.partition(":")
+        if kind == "torchvision":
+            from resnet.zoo.hub import offered
+
+            known = offered(spec.name)
+            return Weights(
+                kind, choose(f"torchvision's weights of {spec.name}", version or next(iter(known), ""), known).name
+            )
+        if Path(text).expanduser().is_file():
+            return Weights("file", text)
+        run_id, _, epoch = text.partition("@")
+        if epoch and not epoch.isdecimal():
+            raise Refused("A run's epoch is a number.", epoch, "RUN@3, or RUN for its newest weights")
+        return of_run(runs.find(run_id), int(epoch or 0))
+
+    @property
+    def title(self) -> str:
+        """In words, short."""
+        if self.kind == "run":
+            return f"run {self.name}" + (f", after epoch {self.epoch}" if self.epoch else "")
+        return {"torchvision": f"torchvision's {self.name}", "file": Path(self.name).name}.get(self.kind, self.name)
+
 
 def of_run(run: Run, epoch: int | None = None) -> Weights:
     """The run's newest checkpoint, or the weights that it kept after an epoch."""
@@ -64,6 +94,32 @@ def of_run(run: Run, epoch: int | None = None) -> Weights:
 def kept_epochs(run: Run) -> list[int]:
     """The epochs after which the run kept its weights, beside the newest ones."""
     return list(run.checkpoints())
+
+
+class Begun(NamedTuple):
+    """What a training begins with: `content`, a safetensors file of weights by the net's own names; what they are, in
+    words; mean and deviation by channel of the pixels that they were trained on, () where that is not known.
+    """
+
+    content: bytes
+    words: str
+    pixels: tuple[tuple[float, ...], ...]
+
+
+def begin(spec: NetSpec, weights: Weights, title: str = "") -> Begun:
+    """The weights for a training of the net; those of a head for other classes are left out. Refused."""
+    model, report, inputs = weights.open(spec)
+    if report and not report.loaded and all(misfit.key.startswith("fc.") for misfit in report.misfits):
+        model, report, inputs = replace(weights, partial=True).open(spec)
+    if report and not report.loaded:
+        raise Refused(f"These weights do not fit {spec.name}. {' '.join(report.sentences())}")
+    state = model.state_dict()
+    taken = {name: state[name].contiguous() for name in (report.loaded if report else state)}
+    content = save(taken)
+    checksum = hashlib.sha256(content).hexdigest()[:12]
+    known = inputs is not None and np.shape(inputs.mean) == np.shape(inputs.std) == (spec.in_channels,)
+    words = f"{title or weights.title}, {len(taken)} of {len(state)} weights (SHA-256 {checksum}…)"
+    return Begun(content, words, (inputs.mean, inputs.std) if inputs and known else ())
 
 
 class Model(NamedTuple):

@@ -1,6 +1,7 @@
 """`gradients` and `explain`: the very numbers of a notebook and of the pages, on a net that was really trained."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from pandas.testing import assert_frame_equal
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import resnet
 from pages.ui import cached
@@ -35,6 +36,11 @@ COUNT = 16
 def run(request: pytest.FixtureRequest, tiny_data: Path) -> Run:
     """Trained on images normalised by channel, and by pixel as in the recipe `paper`."""
     return uninterrupted(dataclasses.replace(RECIPE, scaling=request.param))
+
+
+@pytest.fixture
+def trained_once(tiny_data: Path) -> Run:
+    return uninterrupted(dataclasses.replace(RECIPE, epochs=1))
 
 
 @pytest.fixture
@@ -183,16 +189,40 @@ def test_a_training_begins_with_the_weights_of_a_file(
     net = dataclasses.replace(resnet.from_code(TINY_CODE), classes=7)
     state = resnet.build(net, seed=4).state_dict()
     torch.save({"net": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "some.pth")
-    asked = ["train", "--net", TINY_CODE, "--data", "tiny.npz", "--twin", "--weights", str(tmp_path / "some.pth")]
-    assert main(asked) == 2
-    assert "--partial loads what fits" in capsys.readouterr().err
-    assert main([*asked, "--partial"]) == 0
-    assert "30 of 32 weights were loaded" in capsys.readouterr().err
-    residual, plain = sorted(runs.all_runs(), key=lambda each: each.job.net.plain)
-    assert (residual.job.start, plain.job.start) == ("some.pth, 30 of 32 weights", "")
-    begun = load_file(residual.path / "start.safetensors")
-    assert begun.keys() == state.keys() - {"fc.weight", "fc.bias"}
-    assert all(torch.equal(value, state[name]) for name, value in begun.items())
+    asked = ["train", "--net", TINY_CODE, "--data", "tiny.npz", "--twin", "--scratch", "--frozen", "1"]
+    assert main([*asked, "--from", str(tmp_path / "some.pth")]) == 0
+    begun, *others = sorted(runs.all_runs(), key=lambda each: not each.job.start)
+    content = (begun.path / "start.safetensors").read_bytes()
+    checksum = hashlib.sha256(content).hexdigest()[:12]
+    assert begun.job.start == f"some.pth, 30 of 32 weights (SHA-256 {checksum}…)"
+    assert (begun.job.recipe.frozen, [other.job.recipe.frozen for other in others]) == (1, [0, 0])
+    assert sorted(other.job.net.plain for other in others) == [False, True]
+    assert not any((other.path / "start.safetensors").exists() or other.job.start for other in others)
+    assert len({each.job.group for each in (begun, *others)}) == 1
+    taken = load_file(begun.path / "start.safetensors")
+    assert taken.keys() == state.keys() - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, state[name]) for name, value in taken.items())
+    assert "from weights" in capsys.readouterr().out
+
+
+BEGINNINGS = {
+    "no run": ("nonsense", "There is no run named 'nonsense'"),
+    "no epoch": ("RUN@first", "A run's epoch is a number. Received first."),
+    "an epoch not kept": ("RUN@77", "has no checkpoint yet"),
+    "torchvision": ("torchvision", "torchvision's weights of ResNet-6 (custom) must be one"),
+    "another net's file": ("FILE", "These weights do not fit"),
+}
+
+
+@pytest.mark.parametrize("what", BEGINNINGS)
+def test_what_a_training_cannot_begin_with_is_a_sentence(
+    what: str, tmp_path: Path, trained_once: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, sentence = BEGINNINGS[what]
+    save_file(resnet.build(resnet.from_code("plain-20")).state_dict(), tmp_path / "other.safetensors")
+    named = text.replace("RUN", trained_once.id).replace("FILE", str(tmp_path / "other.safetensors"))
+    assert main(["train", "--net", TINY_CODE, "--data", "tiny.npz", "--from", named]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 WRONG = {
@@ -219,11 +249,6 @@ WRONG = {
     "epoch": (["explain", "PHOTO", "--run", "RUN", "--epoch", "99", "--out", "map.npy"], "RUN has no checkpoint"),
     "a run's norm": (["gradients", "--run", "RUN", "--norm", "none"], "A run is measured with its own norm"),
 }
-
-
-@pytest.fixture
-def trained_once(tiny_data: Path) -> Run:
-    return uninterrupted(dataclasses.replace(RECIPE, epochs=1))
 
 
 def test_a_mistake_is_one_sentence_and_exit_2(

@@ -1,6 +1,7 @@
 """Train: what it starts, on which data, and which run it shows."""
 
 import dataclasses
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ from resnet.runs.curves import Digest, follow
 from resnet.runs.jobs import Job, Status
 from resnet.runs.opened import open_run
 from resnet.runs.store import Run
-from resnet.train.recipes import RECIPES, Recipe
+from resnet.runs.table import distinct_names
+from resnet.train.recipes import OPTIMIZERS, RECIPES, Recipe
 from resnet.work.contract import duration
 from resnet.work.predict import training
 from tests.support.pages import TINY, address, field, fine, open_page, press, texts
@@ -88,13 +90,46 @@ def test_a_training_begins_with_the_weights_of_a_file(started: list[Run]) -> Non
     state = build(dataclasses.replace(TINY, classes=7), seed=3).state_dict()
     app.file_uploader[0].set_value(("own.safetensors", save(state), "application/x")).run()
     press(app, "Start training")
-    residual, plain = started
-    assert residual.job.start == f"the file own.safetensors, {len(state) - 2} of {len(state)} weights"
-    begun = load_file(residual.path / "start.safetensors")
-    assert begun.keys() == state.keys() - {"fc.weight", "fc.bias"}
-    assert all(torch.equal(value, state[name]) for name, value in begun.items())
-    assert plain.job.start == ""
-    assert not (plain.path / "start.safetensors").exists()
+    begun, scratch, plain = started
+    content = (begun.path / "start.safetensors").read_bytes()
+    checksum = hashlib.sha256(content).hexdigest()[:12]
+    counted = f"{len(state) - 2} of {len(state)} weights"
+    assert begun.job.start == f"the file own.safetensors, {counted} (SHA-256 {checksum}…)"
+    taken = load_file(begun.path / "start.safetensors")
+    assert taken.keys() == state.keys() - {"fc.weight", "fc.bias"}
+    assert all(torch.equal(value, state[name]) for name, value in taken.items())
+    assert distinct_names([begun, scratch]) == [f"{TINY.name} from weights", TINY.name], "one legend tells them apart"
+    for other in (scratch, plain):
+        assert (other.job.start, other.job.recipe.frozen, other.job.recipe.body_lr) == ("", 0, 1.0)
+        assert not (other.path / "start.safetensors").exists()
+    assert (begun.job.recipe.frozen, begun.job.recipe.body_lr) == (0, 0.1)
+
+
+def test_stages_are_frozen_and_the_head_alone_has_a_rate_of_its_own(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    field(app, "selectbox", "train.weights").set_value("my own file").run()
+    app.file_uploader[0].set_value(("own.safetensors", save(build(TINY).state_dict()), "application/x")).run()
+    frozen = field(app, "selectbox", "train.start.frozen")
+    assert frozen.options == ["nothing", "The stem", "The stem and stage 1", "The stem and stages 1 to 2"]
+    field(app, "toggle", "train.scratch").set_value(False).run()
+    field(app, "toggle", "train.twin").set_value(False).run()
+    frozen.set_value(3).run()
+    assert field(app, "number_input", "train.start.body_lr").disabled
+    press(app, "Start training")
+    [begun] = started
+    assert (begun.job.recipe.frozen, begun.job.recipe.body_lr) == (3, 1.0)
+
+
+def test_an_optimiser_brings_a_learning_rate_to_begin_with(started: list[Run]) -> None:
+    app = open_page("training/train.py", net=to_code(TINY))
+    field(app, "selectbox", "train.optimizer").set_value("adamw").run()
+    assert field(app, "number_input", "train.lr").value == OPTIMIZERS["adamw"]
+    assert field(app, "number_input", "train.momentum").disabled
+    field(app, "number_input", "train.cutmix").set_value(1.0).run()
+    press(app, "Start training")
+    assert {run.job.recipe for run in started} == {
+        dataclasses.replace(RECIPES["short"], optimizer="adamw", lr=OPTIMIZERS["adamw"], cutmix=1.0)
+    }
 
 
 def save_npz(path: Path, leave_out: str = "", **changes: np.ndarray) -> None:

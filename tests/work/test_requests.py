@@ -63,7 +63,7 @@ def every(run: Run, tmp_path: Path) -> dict[str, Request]:
         requests.Peak(NET, 2, "sgd", "fp32"),
         requests.Search(NET, Budget(100_000, 0), ("basic",), ("3x3",)),
         requests.Fitting(NET, SEED),
-        requests.Beginning(NET, SEED, str(tmp_path)),
+        requests.Beginning(NET, SEED, "drawn", str(tmp_path)),
         requests.Exported("weights", NET, SEED, str(tmp_path)),
     ]
     return {type(request).__name__: request for request in made}
