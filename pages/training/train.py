@@ -7,6 +7,7 @@ import streamlit as st
 
 from pages.ui import live, overlay, recipe, replay, start, state, widgets
 from pages.ui.cached import DataInfo, data_info, look, look_anew
+from pages.ui.lab.picture import open_saliency
 from resnet.data import dataset as data
 from resnet.errors import Refused
 from resnet.nets.spec import NetSpec, twins
@@ -159,6 +160,9 @@ def group_view(group: list[Run], going: bool) -> None:
         state.set_widgets({key: "Replay" if tested and not going else "Training"})
     view = widgets.choice("View", ("Training", "Replay"), key)
     live.show(group, charts=view == "Training")
+    trained = [run for run in group if look(run).checkpoint_step]
+    if trained and st.button("What do they look at? Open them on Saliency", icon=":material/visibility:"):
+        open_saliency(trained)
     if view == "Replay":
         replay.show(group)
 

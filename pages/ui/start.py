@@ -54,6 +54,11 @@ def field(net: NetSpec) -> Begun | None:
         persist_state="session", disabled=frozen == stages[-1],
         help="The head is drawn anew and learns fast; the body knows something already. 1 for one rate.",
     )  # fmt: skip
+    if frozen == stages[-1]:
+        st.caption(
+            "Where crops, flips and all other augmentation are off, the body's features are computed once, and each "
+            "epoch takes next to no time."
+        )
     if begun.pixels:
         st.caption("Pixels are scaled by the mean and deviation that these weights were trained with.")
     return Begun(begun.path, begun.words, begun.pixels, scratch, frozen, 1.0 if frozen == stages[-1] else body_lr)

@@ -9,7 +9,7 @@ from resnet.data.folder import open_folder
 from resnet.data.source import Source
 from resnet.devices import cores, devices
 from resnet.errors import Refused
-from resnet.nets.model import build, memory_format
+from resnet.nets.model import build
 from resnet.runs.jobs import Job
 from resnet.runs.store import Run
 from resnet.runs.weights import with_start
@@ -42,8 +42,8 @@ def prepare(run: Run, device: str, before: str) -> tuple[Source, Recipe, Feed, S
     precision = distributed.broadcast_object(lambda: before or precision_for(job.net, recipe, device))
     recipe = dataclasses.replace(recipe, precision=precision)
     model = accelerate(with_start(run, build(job.net, recipe.seed, device)), device, precision)
-    feed = feed_of(data, recipe, torch.device(device), memory_format(model))
-    return data, recipe, feed, State(model, recipe)
+    state = State(model, recipe)  # which freezes stages
+    return data, recipe, feed_of(data, recipe, torch.device(device), model), state
 
 
 def _source(job: Job) -> Source:

@@ -2,19 +2,21 @@
 
 import signal
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from resnet.data.blanking import blank, draw_patches
 from resnet.data.dataset import Dataset, crop, draw_crops, normalise
 from resnet.data.folder import TEST, Folder, Key, Pictures, checked, stacked
 from resnet.data.source import Source
-from resnet.devices import cores
+from resnet.devices import autocast, cores
+from resnet.nets.model import memory_format
 from resnet.seeds import Stream, generator
 from resnet.train import distributed
 from resnet.train.augment import Augment
@@ -39,6 +41,9 @@ class Feed(Protocol):
 
     def tests(self) -> Iterator[Tensor]:
         """The test images in their order, by batches, on the device; batch i is read for process i mod size alone."""
+
+    def reader(self, model: nn.Module) -> nn.Module:
+        """The part of the model that reads what `prepare` and `tests` give."""
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
@@ -108,9 +113,44 @@ class Resident:
         return x.contiguous(memory_format=self.layout), labels
 
     def tests(self) -> Iterator[Tensor]:
-        for images in self.test_images.split(TEST_BATCH):
-            x = normalise(images.to(self.device), self.mean, self.std)
+        return self._scaled(self.test_images, TEST_BATCH)
+
+    def reader(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def _scaled(self, images: Tensor, batch: int) -> Iterator[Tensor]:
+        for some in images.split(batch):
+            x = normalise(some.to(self.device), self.mean, self.std)
             yield x.contiguous(memory_format=self.layout)
+
+
+class Features(Resident):
+    """Images whose every layer but the last is computed once, for nets of which only the last one is trained.
+
+    Each image is the same at each step (`Recipe.still`); hashes are those of `Resident`.
+    """
+
+    def __init__(
+        self, data: Dataset, recipe: Recipe, device: torch.device, layout: torch.memory_format, model: nn.Sequential
+    ) -> None:
+        super().__init__(data, recipe, device, layout)
+        body = _layers(model)[:-1].eval()
+
+        def computed(images: Tensor) -> Tensor:
+            with torch.no_grad(), autocast(device, recipe.precision):
+                return torch.cat([body(x).float() for x in self._scaled(images, recipe.batch)])  # (N, C)
+
+        self.features, self.of_tests = computed(data.train_images), computed(data.test_images)
+
+    def prepare(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        (row,) = inputs
+        return self.features[row[0]], self.labels[row[0]]
+
+    def tests(self) -> Iterator[Tensor]:
+        return iter(self.of_tests.split(TEST_BATCH))
+
+    def reader(self, model: nn.Module) -> nn.Module:
+        return _layers(model)[-1:]  # its weights have the names that they have in the model
 
 
 class _Plan:
@@ -199,10 +239,25 @@ class Streaming:
             else:
                 yield torch.empty(len(part), 0)
 
+    def reader(self, model: nn.Module) -> nn.Module:
+        return model
+
 
 FEEDS: dict[type, Callable[..., Feed]] = {Dataset: Resident, Folder: Streaming}
 
 
-def feed_of(data: Source, recipe: Recipe, device: torch.device, layout: torch.memory_format) -> Feed:
-    """The batches of a training by `recipe`. Refused where the recipe's scaling needs what the data do not have."""
+def feed_of(data: Source, recipe: Recipe, device: torch.device, model: nn.Module) -> Feed:
+    """The batches of a training of the model by `recipe`. Refused where its scaling needs what the data do not have."""
+    layout = memory_format(model)
+    if isinstance(data, Dataset) and isinstance(model, nn.Sequential) and recipe.still and _trains_only_the_last(model):
+        return Features(data, recipe, device, layout, model)
     return FEEDS[type(data)](data, recipe, device, layout)
+
+
+def _trains_only_the_last(model: nn.Sequential) -> bool:
+    return not any(weight.requires_grad for weight in _layers(model)[:-1].parameters())
+
+
+def _layers(model: nn.Module) -> nn.Sequential:
+    """The model as a chain that can be sliced."""
+    return nn.Sequential(OrderedDict(model.named_children()))

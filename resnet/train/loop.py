@@ -153,16 +153,17 @@ def _scores(model: nn.Module, feed: Feed, precision: str, flip: bool, average: d
     All are 0 where another process computes them.
     """
     model.eval()
-    first = 0
+    reader, first = feed.reader(model), 0
+    average = {name: value for name, value in average.items() if name in reader.state_dict()}
     for number, x in enumerate(feed.tests()):
         labels = feed.test_labels[first : (first := first + len(x))]
         if number % distributed.size() != distributed.rank():
             yield torch.zeros(3, len(x), dtype=torch.float64)
             continue
         with torch.no_grad(), autocast(x.device, precision):
-            logits = functional_call(model, average, x).float()
+            logits = functional_call(reader, average, x).float()
             if flip:
-                logits = (logits + functional_call(model, average, x.flip(-1)).float()) / 2
+                logits = (logits + functional_call(reader, average, x.flip(-1)).float()) / 2
         logits = logits.cpu()
         confidence, predicted = logits.softmax(1).double().max(1)
         loss = F.cross_entropy(logits, labels, reduction="none").double()

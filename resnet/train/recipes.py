@@ -108,6 +108,12 @@ class Recipe:
             if name in ("mixup", "cutmix") and 0 < value < SMALLEST_ALPHA:
                 raise Refused(f"{name} must be 0, or {SMALLEST_ALPHA} or more.", repr(value))
 
+    @property
+    def still(self) -> bool:
+        """Whether every step and every test sees an image as it is."""
+        changing = ("augment", "mask", "flip_test", *AUGMENTATIONS)
+        return not any(getattr(self, name) for name in changing)
+
     def total_steps(self, per_epoch: int) -> int:
         """Optimiser steps in all."""
         return self.steps or self.epochs * per_epoch

@@ -1,7 +1,7 @@
 """One optimiser step that waits for no device, and what it measures of each weight layer."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -33,7 +33,7 @@ class Step:
         drops = any(isinstance(module, StochasticDepth | nn.Dropout) for module in state.model.modules())
         self.draws = drops or any(getattr(recipe, name) for name in AUGMENTATIONS)
         self.layers = LayerFigures(state.model)
-        self.net, self.unproven = distributed.parallel(state.model), recipe.compile
+        self.net, self.unproven = distributed.parallel(feed.reader(state.model)), recipe.compile
         if recipe.compile:
             self.net = torch.compile(self.net, dynamic=False)  # type: ignore[assignment] # of a module, a module
         graphable = state.lr.is_cuda and not self.draws and distributed.size() == 1
@@ -71,7 +71,7 @@ class Step:
             return self._gradients(x, labels)
         except Exception as error:  # noqa: BLE001 (compilers fail in many ways: none at hand, too old, a defect)
             log.warning("torch.compile failed, so the training goes on without it: %s", error)
-        self.net = distributed.parallel(self.state.model)
+        self.net = distributed.parallel(self.feed.reader(self.state.model))
         for name, value in self.state.model.named_buffers():
             value.copy_(buffers[name])
         return self._gradients(x, labels)
@@ -95,22 +95,28 @@ class LayerFigures:
 
     def __init__(self, model: nn.Module) -> None:
         self.weights: list[Tensor] = [layer.get_parameter("weight") for layer in weight_layers(model).values()]
-        self.before = [torch.empty_like(weight) for weight in self.weights]
+        self.trained = [weight for weight in self.weights if weight.requires_grad]
+        self.before = [torch.empty_like(weight) for weight in self.trained]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
-        self.places = [places.get(id(weight)) for weight in self.weights]
+        self.places = [places[id(weight)] for weight in self.trained]
 
     def gradient_norms(self) -> tuple[Tensor, Tensor]:
         """L2 norms of the gradients: of every parameter, and of the layers' weights."""
         norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
-        none = torch.zeros_like(norms[0])  # of a frozen layer
-        return torch.stack(norms), torch.stack([none if place is None else norms[place] for place in self.places])
+        return torch.stack(norms), self._by_layer([norms[place] for place in self.places])
 
     @torch.no_grad()
     def relative_updates(self, step: Callable[[], object]) -> Tensor:
         """Take the optimiser's step: the L2 norm of each weight's change over that of the weight before."""
-        torch._foreach_copy_(self.before, self.weights)
+        torch._foreach_copy_(self.before, self.trained)
         lengths = torch.stack(torch._foreach_norm(self.before))
         step()
-        torch._foreach_sub_(self.before, self.weights)
-        return torch.stack(torch._foreach_norm(self.before)) / lengths.clamp_min(1e-12)
+        torch._foreach_sub_(self.before, self.trained)
+        return self._by_layer(torch.stack(torch._foreach_norm(self.before)) / lengths.clamp_min(1e-12))
+
+    def _by_layer(self, found: Sequence[Tensor] | Tensor) -> Tensor:
+        """(layers,): what was found of the trained ones, 0 of those that are frozen."""
+        values = iter(found)
+        none = torch.zeros((), device=self.weights[0].device)
+        return torch.stack([next(values) if weight.requires_grad else none for weight in self.weights])

@@ -249,7 +249,7 @@ def test_a_recipe_fills_the_fields_and_an_edit_stays() -> None:
         field(app, "button_group", "train.recipe").set_value(name).run()
         fine(app)
         shown = {w.key: w.value for w in (*app.number_input, *app.toggle, *app.selectbox)}
-        recipe = vars(RECIPES[name])
+        recipe = {key: value for key, value in vars(RECIPES[name]).items() if key not in ("frozen", "body_lr")}
         assert {key: shown[f"train.{key}"] for key in recipe} == recipe
     field(app, "number_input", "train.ema").set_value(0.0).run()
     app.switch_page("../start/start.py").run()
@@ -467,3 +467,12 @@ def test_what_the_weights_reach_on_other_images_is_told(pair: list[Run]) -> None
     tests = [{"accuracy": 0.875, "images": 40, "data": "other"}, {"accuracy": "high"}]
     (pair[0].path / "tests.json").write_text(json.dumps(tests))
     assert "On the 40 test images of other it gets 87.5 % right." in texts(fine(open_train()))
+
+
+def test_one_click_opens_the_nets_with_a_picture_of_their_data_on_saliency(pair: list[Run]) -> None:
+    app = open_train(run=pair[0].id)
+    next(button for button in app.button if button.label.startswith("What do they look at?")).click().run()
+    fine(app)
+    assert app.session_state["lab.nets"] == [f"run:{run.id}" for run in pair]
+    assert app.session_state["results"]["lab.picture"].startswith(f"data:{pair[0].job.data}:")
+    assert app.session_state["lab.picture.kind"] == "Test images"

@@ -26,6 +26,7 @@ from resnet.data.folder import Folder, Pictures, open_folder
 from resnet.data.source import Source
 from resnet.errors import Refused
 from resnet.files import ROOT
+from resnet.nets.model import build
 from resnet.runs import store as runs
 from resnet.runs import worker, writer
 from resnet.runs.store import Job, Run
@@ -82,7 +83,7 @@ def test_a_source_in_memory_and_one_on_the_disk_feed_the_same_shapes(
     opened: Callable[[str, int], Source], kind: type[Feed]
 ) -> None:
     source = opened("zoo", SIZE)
-    feed = feed_of(source, RECIPE, torch.device("cpu"), torch.contiguous_format)
+    feed = feed_of(source, RECIPE, torch.device("cpu"), build(NET))
     assert type(feed) is kind
     inputs, _ = next(feed.inputs(0, 1))
     images, labels = feed.prepare(*inputs)

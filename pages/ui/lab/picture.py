@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 
 from pages.ui import state, widgets
 from pages.ui.cached import data_info, opened_photo, photo_view
+from pages.ui.lab.nets import KEY as NETS
+from pages.ui.lab.nets import MOST as MOST_NETS
 from pages.ui.lab.nets import Shown
 from resnet.data import dataset as data
 from resnet.data.formats import PHOTO_TYPES
@@ -87,9 +89,18 @@ def linked_picture(shown: Sequence[Shown]) -> Picked:
     return picked
 
 
+def open_saliency(found: Sequence[Run]) -> None:
+    """Go to Saliency with the nets of these runs, up to four, and a test image of the data of the first one."""
+    state.set_widgets({NETS: [f"run:{run.id}" for run in found[:MOST_NETS]], "lab.picture.kind": TESTS})
+    state.set_result(KEY, _id(found[0].job.data, ""))
+    st.switch_page(widgets.PAGES / "insight" / "saliency.py")
+
+
 def _start(shown: Sequence[Shown], names: list[str], wanted: str) -> None:
     """Which sample it is at first, or once the one that it was is gone."""
     asked = state.result(KEY, wanted)
+    if asked in (_id(name, "") for name in names):
+        asked += str(_test_images(_parts(asked)[1]).rows[0])
     if asked and _is_there(asked, names):
         chosen = asked
     else:
@@ -117,7 +128,8 @@ def _parts(chosen: str) -> tuple[str, str, str]:
     return kind, name, row
 
 
-def _id(name: str, row: int) -> str:
+def _id(name: str, row: int | str) -> str:
+    """With "" for the row, of the data's first picture."""
     return f"data:{name}:{row}"
 
 
