@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.ui import analysis, widgets, work
 from pages.ui.analysis import Drawn
-from pages.ui.lab.nets import where
+from pages.ui.lab.nets import distinct, where
 from resnet.analysis.analyses import ANALYSES
 from resnet.analysis.landscape import PAPER
 from resnet.errors import Refused
@@ -67,7 +67,7 @@ def path() -> None:
 
 def _asked(offered: Mapping[str, Run]) -> PathOfTraining:
     """Refused."""
-    titles = {key: f"{run.job.net.name} {where(run)}" for key, run in offered.items()}
+    titles = distinct({key: f"{run.job.title} {where(run)}" for key, run in offered.items()})
     chosen = offered[st.selectbox("Training", list(titles), format_func=titles.__getitem__, **widgets.linked("path"))]
     points = st.select_slider("Points a side", POINTS["surface"], key="landscape.points.path")
     count = st.number_input("Images", 2, 1000, 100, key="landscape.images.path")

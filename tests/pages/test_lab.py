@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,18 @@ def test_a_recorded_net_and_its_twin_are_there_at_once_with_a_sample_photo(
 
 def test_without_recorded_runs_the_newest_pair_is_there(pair: list[Run]) -> None:
     assert ids(opened()) == [f"run:{run.id}" for run in pair]
+
+
+def test_nets_that_are_called_alike_stay_two_nets(pair: list[Run]) -> None:
+    again = pair[0].path.with_name(f"{pair[0].id[:-4]}abcd")
+    shutil.copytree(pair[0].path, again)  # the same net on the same data, begun in the same second
+    both = [f"run:{pair[0].id}", f"run:{again.name}"]
+    app = opened(nets=both)
+    assert ids(app) == both
+    assert [net.title for net in shown(app)] == [f"{TINY.name} ({each[-4:]})" for each in both]
+    options = field(app, "multiselect", "lab.nets").options
+    assert len(set(options)) == len(options), "Streamlit tells options apart by what they are called"
+    assert ids(choose(app, *reversed(both))) == both[::-1]
 
 
 def test_without_any_run_the_page_still_has_its_menus() -> None:

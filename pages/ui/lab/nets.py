@@ -1,5 +1,6 @@
 """Which nets a page looks at: the choice of one to four, by ids that an address can hold."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -33,10 +34,12 @@ class Shown(NamedTuple):
     trained: str
     run: Run | None = None
     epoch: int | None = None
+    mark: str = ""  # where another net has the same title
 
     @property
     def title(self) -> str:
-        return self.model.title + (f" after epoch {self.epoch}" if self.epoch else "")
+        named = self.run.job.title if self.run else self.model.title
+        return named + (f" after epoch {self.epoch}" if self.epoch else "") + self.mark
 
 
 def nets_field(
@@ -57,7 +60,8 @@ def nets_field(
     for each in chosen:
         with widgets.show_errors(Refused):
             found += [shown] if (shown := _shown(each, seed)) else []
-    return found
+    again = {title for title, count in Counter(net.title for net in found).items() if count > 1}
+    return [net._replace(mark=f" ({_end(net.id)})") if net.title in again else net for net in found]
 
 
 def classes_list(shown: Sequence[Shown]) -> None:
@@ -84,14 +88,24 @@ def _choices() -> dict[str, str]:
     """Every net that can be shown by its id: its title."""
     found: dict[str, str] = {}
     for run in sorted(runs.trained(), key=lambda run: not run.shipped):
-        net, rest = run.job.net.name, where(run)
+        net, rest = run.job.title, where(run)
         found[f"run:{run.id}"] = f"{net} {rest}"
         found |= {f"run:{run.id}@{epoch}": f"{net} after epoch {epoch} {rest}" for epoch in kept_epochs(run)}
     found[FILE] = "My own net, or weights from a file"
     for name in [*(name for name in TORCHVISION if not PRESETS[name].frames), *RELATIVES]:
         for version, weights in offered(name).items():
             found[f"torchvision:{name}:{version}"] = f"{name} {version} ({megabytes(weights):,.0f} MB)"
-    return found
+    return distinct(found)
+
+
+def distinct(titles: dict[str, str]) -> dict[str, str]:
+    """Titles by ids with a run's in them; where they repeat, with its end: Streamlit tells options apart by title."""
+    again = {title for title, count in Counter(titles.values()).items() if count > 1}
+    return {each: f"{title}, {_end(each)}" if title in again else title for each, title in titles.items()}
+
+
+def _end(chosen: str) -> str:
+    return chosen.rpartition(":")[2].partition("@")[0][-4:]
 
 
 def _start(key: str, wanted: list[str], choices: dict[str, str], first: list[str]) -> None:
