@@ -149,7 +149,7 @@ def shown_run() -> Run | None:
         except Refused as error:
             st.warning(str(error))
             state.set_run(None)
-    return next(iter([*runs.all_runs()[:1], *runs.shipped()[-1:]]), None)  # the deepest pair
+    return next(iter([*runs.all_runs()[:1], *runs.recorded_twins()[-1:]]), None)  # the deepest pair
 
 
 def group_view(group: list[Run], going: bool) -> None:

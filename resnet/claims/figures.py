@@ -189,8 +189,8 @@ def _lag_1(plain: tuple[int, ...], residual: tuple[int, ...], beta: float, seed:
 
 
 def _trained() -> Iterator[Figure]:
-    """Of the recorded runs; their tests and lesions are of test images, as far as these are here."""
-    for run in runs.shipped():
+    """Of the recorded nets and their plain twins; tests and lesions are of test images, as far as these are here."""
+    for run in runs.recorded_twins():
         net, own = f"{run.job.net.name}, recorded", f"{_kind(run.job.net)}-{run.job.net.depth}"
         entries: dict[str, tuple[str, str, Callable[[Run, int], float]]] = {
             "accuracy": ("training", "test accuracy after the last epoch", _accuracy),

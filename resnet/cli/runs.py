@@ -55,6 +55,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     option("run", nargs="+", help="a run's id")
     option("--to", type=Path, required=True, help="the folder for the copies")
     option("--epochs", type=int, default=2, help="keep the weights after so many epochs, beside the final ones")
+    option("--half", action="store_true", help="the final weights in half precision, which is half as large")
     command("work", work, "train the run in a folder (started by the others)").add_argument("folder", type=Path)
 
 
@@ -223,7 +224,7 @@ def share(args: argparse.Namespace) -> int:
     from resnet.runs.store import find
 
     for run_id in args.run:
-        print(share(find(run_id), args.to, args.epochs).path)
+        print(share(find(run_id), args.to, args.epochs, args.half).path)
     return 0
 
 

@@ -76,10 +76,11 @@ def _by_name(data: Dataset, names: tuple[str, ...]) -> Dataset:
     return dataclasses.replace(data, class_names=names, test_labels=table[data.test_labels], notes=(*data.notes, note))
 
 
-def share(run: Run, folder: Path, epochs: int = 2) -> Run:
+def share(run: Run, folder: Path, epochs: int = 2, half: bool = False) -> Run:
     """Copy the run into folder/<its id>, to be looked at: all its records, and its weights without momentum.
 
-    Of the weights after epochs, `epochs` stay, in float16. Refused while it trains, or where the copy exists.
+    Of the weights after epochs, `epochs` stay, in float16; with `half` the final ones are in
+    float16 too. Refused while it trains, or where the copy exists.
     """
     status, step = run.status(), run.checkpoint_step()
     if status.state in ACTIVE or step is None:
@@ -92,10 +93,14 @@ def share(run: Run, folder: Path, epochs: int = 2) -> Run:
         if (run.path / name).exists():
             shutil.copyfile(run.path / name, target / name)
     replace_file(target / "status.json", json.dumps(dataclasses.asdict(status) | {"host": "", "ticket": 0}))
-    weights = {f"model.{name}": value for name, value in load_model(run).state_dict().items()}
+    final = load_model(run).state_dict()
+    weights = {f"model.{name}": value for name, value in (_halves(final) if half else final).items()}
     replace_file(target / "checkpoint.safetensors", save(weights, {"step": str(step)}))
     kept = list(run.checkpoints().values())
     for path in [kept[index] for index in np.linspace(0, len(kept) - 1, min(epochs, len(kept))).astype(int)]:
-        halves = {name: value.half() if value.is_floating_point() else value for name, value in load_file(path).items()}
-        replace_file(target / path.name, save(halves))
+        replace_file(target / path.name, save(_halves(load_file(path))))
     return Run(target)
+
+
+def _halves(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}

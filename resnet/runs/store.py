@@ -296,6 +296,13 @@ def shipped() -> list[Run]:
     return sorted(_runs_in(SHIPPED), key=lambda run: run.id)
 
 
+def recorded_twins() -> list[Run]:
+    """Of `shipped` the nets that were trained beside their plain twins, and these."""
+    found = shipped()
+    plain = {run.job.group for run in found if run.job.net.plain}
+    return [run for run in found if run.job.group in plain]
+
+
 def _runs_in(folder: Path) -> list[Run]:
     found = [Run(path.parent) for path in folder.glob("*/run.json")] if folder.is_dir() else []
     return [run for run in found if _readable(run)]

@@ -56,7 +56,7 @@ def without_other_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
     """Those that come with the program."""
     monkeypatch.setattr(runs, "SHIPPED", ROOT / "assets" / "runs")
-    return runs.shipped()
+    return runs.recorded_twins()
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_the_recorded_pairs_surfaces_are_there(monkeypatch: pytest.MonkeyPatch) 
     for net, accuracies in half:
         assert f"{100 * accuracies.min():.0f} % to {100 * accuracies.max():.0f} %" in texts(app), net
         assert f"of {100 * middle.accuracy[str(net)]:.0f} %" in texts(app), net
-    for run in (run for run in runs.shipped() if run.job.net.depth == 56):
+    for run in (run for run in runs.recorded_twins() if run.job.net.depth == 56):
         recorded = run.epochs().test_accuracy.iloc[-1]
         assert middle.accuracy[run.job.net.name] == pytest.approx(recorded, abs=0.05), "250 images of 10,000"
 

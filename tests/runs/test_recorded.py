@@ -12,21 +12,25 @@ from resnet.data.dataset import load
 from resnet.files import ROOT
 from resnet.nets.model import memory_format
 from resnet.runs import store as runs
+from resnet.runs.opened import open_run
 from resnet.runs.store import Run
 from resnet.runs.weights import load_model
 from resnet.train.feeds import Resident
 from resnet.train.loop import evaluate
 from resnet.train.narrow import accelerate
 
-RECORDED = {run.job.net.name: run for run in map(Run, sorted((ROOT / "assets" / "runs").iterdir()))}
+ALL = [*map(Run, sorted((ROOT / "assets" / "runs").iterdir()))]
+RECORDED = {run.job.net.name: run for run in ALL if run.job.data == "cifar10"}
+BEGUN, SCRATCH = sorted((run for run in ALL if run.job.data == "shapes"), key=lambda run: not run.job.start)
 NAMES = ["ResNet-20", "plain-20", "ResNet-56", "plain-56"]
 RESULTS = (ROOT / "docs" / "RESULTS.md").read_text()
 
 
 def test_all_are_there_and_small() -> None:
     assert sorted(RECORDED) == sorted(NAMES)
-    files = [path for path in (ROOT / "assets" / "runs").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 20e6
+    assert len(ALL) == len(NAMES) + 2
+    files = [path for path in (ROOT / "assets").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 25e6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,6 +54,30 @@ def test_twins_were_trained_on_the_same_batches(name: str) -> None:
     net, twin = RECORDED[name], RECORDED[name.replace("ResNet", "plain")]
     assert (net.job.group, net.job.recipe) == (twin.job.group, twin.job.recipe)
     np.testing.assert_array_equal(net.steps()["batch"], twin.steps()["batch"])
+
+
+def test_one_net_was_trained_from_weights_and_from_scratch_on_the_same_batches() -> None:
+    assert BEGUN.job.net == SCRATCH.job.net
+    assert BEGUN.job.group == SCRATCH.job.group
+    np.testing.assert_array_equal(BEGUN.steps()["batch"], SCRATCH.steps()["batch"])
+    assert BEGUN.job.start.startswith(f"run {RECORDED['ResNet-56'].id}, ")
+    assert BEGUN.job.train_images == 200
+    assert BEGUN.epochs()["test_accuracy"].iloc[-1] > SCRATCH.epochs()["test_accuracy"].iloc[-1] + 0.3
+    assert BEGUN.job.title in {row.split(" |")[0].strip("| ") for row in RESULTS.splitlines()}
+
+
+@pytest.mark.parametrize("run", [BEGUN, SCRATCH], ids=["from weights", "from scratch"])
+def test_the_weights_of_the_pair_on_shapes_say_what_was_recorded(run: Run) -> None:
+    data = load("shapes", size=32)
+    assert run.status().state == "finished"
+    assert run.checkpoint_step() == len(run.steps()) == 300
+    opened = open_run(run)
+    with torch.no_grad():
+        predicted = opened.model.eval()(opened.prepare(data.test_images)).argmax(1).numpy()
+    agreed = (predicted == run.predictions()["predicted"][-1]).mean()
+    assert agreed > 0.99, "its weights are kept in half precision"
+    accuracy = run.epochs()["test_accuracy"].iloc[-1]
+    assert f"| {run.job.title} | {accuracy:.1%}".replace("%", " %") in RESULTS
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -74,7 +74,9 @@ def classes_list(shown: Sequence[Shown]) -> None:
 
 def default(deepest: bool = False) -> list[str]:
     """A recorded net and its plain twin; where none came with the program, the newest run and its twin."""
-    found = sorted(runs.shipped(), key=lambda run: -run.job.net.depth) if deepest else runs.shipped()
+    found = runs.recorded_twins()
+    if deepest:
+        found.sort(key=lambda run: -run.job.net.depth)
     first = next(iter([*found, *runs.trained()]), None)
     return [f"run:{run.id}" for run in runs.race_of(first)[:2]] if first else []
 
