@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from pages.ui import live, overlay, recipe, replay, start, state, widgets
+from pages.ui import beginning, live, overlay, recipe, replay, state, widgets
 from pages.ui.cached import DataInfo, data_info, look, look_anew
 from pages.ui.lab.picture import open_saliency
 from resnet.data import dataset as data
@@ -66,7 +66,7 @@ def settings(spec: NetSpec) -> None:
     with widgets.show_errors(Refused, OSError):
         how, images, size, device = recipe.fields(info)
         fitting = [fitted(net, info, size) for net in nets]
-        begun = start.field(fitting[0])
+        begun = beginning.field(fitting[0])
         start_button = st.button(
             "Start training", type="primary", icon=":material/play_arrow:", width="stretch", disabled=begun is None
         )

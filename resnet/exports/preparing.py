@@ -37,7 +37,8 @@ def constants(spec: NetSpec, inputs: Inputs) -> str:
     """IMAGE_SIZE, MEAN, STD and CLASS_NAMES."""
     names = "".join(f"    {_literal(name)},\n" for name in inputs.class_names)
     moments = [_numbers("MEAN", inputs.mean), _numbers("STD", inputs.std)]
-    return "\n".join([_NOTE, f"IMAGE_SIZE = {spec.image_size}", *moments, f"CLASS_NAMES = (\n{names})"]) + "\n"
+    notes = [_NOTE] + [f"# Its training began with {_literal(inputs.began[:80])}"] * bool(inputs.began)
+    return "\n".join([*notes, f"IMAGE_SIZE = {spec.image_size}", *moments, f"CLASS_NAMES = (\n{names})"]) + "\n"
 
 
 def _literal(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a trained net needs to be run besides its weights: how its images are prepared, and its classes' names."""
+"""What a file says of a trained net besides its weights: how images are prepared, its classes' names, its beginning."""
 
 import dataclasses
 import json
@@ -12,6 +12,7 @@ from resnet.errors import Refused
 from resnet.nets.spec import NetSpec
 
 MAX_RESIZE = 4
+MAX_WORDS = 500  # characters
 Moment = tuple[Any, ...]  # C numbers, or C rows of S rows of S numbers
 
 
@@ -27,6 +28,7 @@ class Inputs:
     class_names: tuple[str, ...]
     resize: float = 1.0
     interpolation: str = "bilinear"  # or bicubic
+    began: str = ""  # the weights that its training began with, in words; "" for drawn ones
 
     @staticmethod
     def of(
@@ -35,11 +37,13 @@ class Inputs:
         class_names: Iterable[Any],
         resize: float = 1.0,
         interpolation: str = "bilinear",
+        began: str = "",
     ) -> "Inputs":
         """From lists; ValueError or TypeError where they are not what they should be."""
         if not 1 <= resize <= MAX_RESIZE or interpolation not in ("bilinear", "bicubic"):
             raise ValueError(f"a photo is resized to 1 to {MAX_RESIZE} times the net's size, bilinear or bicubic")
-        return Inputs(_moment(mean), _moment(std), tuple(map(str, class_names)), float(resize), interpolation)
+        names = tuple(map(str, class_names))
+        return Inputs(_moment(mean), _moment(std), names, float(resize), interpolation, str(began)[:MAX_WORDS])
 
     def fitted(self, spec: NetSpec) -> "Inputs | None":
         """For a net that may read other images or have other classes: None where mean and std are not for it.

@@ -70,7 +70,8 @@ def inputs_of(run: Run) -> Inputs:
     """Mean and deviation as in training, the classes' names, and how a photo is cut. Refused."""
     info = run.info()
     try:
-        return Inputs.of(info["mean"], info["std"], run.class_names(), RESIZE if run.job.stream else 1.0)
+        resize = RESIZE if run.job.stream else 1.0
+        return Inputs.of(info["mean"], info["std"], run.class_names(), resize, began=run.job.start)
     except (KeyError, ValueError, TypeError, OverflowError):
         what = f"The file info.json of {run.id} is missing or damaged, so no image can be prepared."
         raise Refused(what) from None

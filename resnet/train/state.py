@@ -14,20 +14,20 @@ class DivergedError(Refused):
     """The loss, a gradient or a weight is no longer a finite number."""
 
 
-Weights = list[nn.Parameter] | list[dict[str, Any]]  # in one group, or in several with a learning rate each
+Groups = list[nn.Parameter] | list[dict[str, Any]]  # weights in one group, or in several with a learning rate each
 
 
-def _sgd(weights: Weights, lr: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
+def _sgd(weights: Groups, lr: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
     momentum, nesterov = recipe.momentum, recipe.nesterov and recipe.momentum > 0
     decay = recipe.weight_decay
     return torch.optim.SGD(weights, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=True)
 
 
-def _adamw(weights: Weights, lr: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
+def _adamw(weights: Groups, lr: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(weights, lr=lr, weight_decay=recipe.weight_decay, fused=True, capturable=lr.is_cuda)
 
 
-def _rmsprop(weights: Weights, lr: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
+def _rmsprop(weights: Groups, lr: Tensor, recipe: Recipe) -> torch.optim.Optimizer:
     momentum, decay = recipe.momentum, recipe.weight_decay
     return torch.optim.RMSprop(
         weights, lr=lr, momentum=momentum, weight_decay=decay, foreach=True, capturable=lr.is_cuda
@@ -35,7 +35,7 @@ def _rmsprop(weights: Weights, lr: Tensor, recipe: Recipe) -> torch.optim.Optimi
 
 
 # How each is made, and what it remembers of a weight: tensors as large as it is, and how many steps it took.
-MAKERS: dict[str, tuple[Callable[[Weights, Tensor, Recipe], torch.optim.Optimizer], tuple[str, ...]]] = {
+MAKERS: dict[str, tuple[Callable[[Groups, Tensor, Recipe], torch.optim.Optimizer], tuple[str, ...]]] = {
     "sgd": (_sgd, ("momentum_buffer",)),
     "adamw": (_adamw, ("exp_avg", "exp_avg_sq", "step")),
     "rmsprop": (_rmsprop, ("momentum_buffer", "square_avg", "step")),
@@ -43,9 +43,9 @@ MAKERS: dict[str, tuple[Callable[[Weights, Tensor, Recipe], torch.optim.Optimize
 
 
 class State:
-    """The model, what its optimizer remembers, its average over steps, the number of steps done.
+    """The model, what its optimiser remembers, its average over steps, the number of steps done.
 
-    The model has its device and layout by then (`narrow.accelerate`): the fused optimizers pair weights and memory by
+    The model has its device and layout by then (`narrow.accelerate`): the fused optimisers pair weights and memory by
     their places in memory.
     """
 
@@ -54,22 +54,27 @@ class State:
         device = next(model.parameters()).device
         self.lr, self.keep, self.skipped = (torch.zeros((), device=device) for _ in range(3))
         self.frozen = _first_stages(model, recipe.frozen)
-        for module in self.frozen:
-            module.requires_grad_(False)
+        for name in self.frozen:
+            model.get_submodule(name).requires_grad_(False)
         self.rates = [(self.lr, 1.0)]
         make, names = MAKERS[recipe.optimizer]
-        self.optimizer = make(self._weights(recipe.body_lr), self.lr, recipe)
+        self.optimizer = make(self._groups(recipe.body_lr), self.lr, recipe)
         self.optimizer.found_inf = self.skipped  # type: ignore[attr-defined] # the fused ones do nothing where it is 1
         self.remembers = [name for name in names if recipe.momentum or name != "momentum_buffer"]
         for _, weight in self._trained() if self.remembers else ():  # as the first step would find it
             self.optimizer.state[weight] = {name: _at_first(name, weight) for name in self.remembers}
-        self.average = {name: value.detach().clone() for name, value in _floats(model)} if recipe.ema else {}
+        self.average = {name: value.detach().clone() for name, value in self._floats()} if recipe.ema else {}
+
+    def _floats(self) -> list[tuple[str, Tensor]]:
+        """Weights and running statistics by name, but for the frozen ones."""
+        named = [(name, value) for name, value in self.model.state_dict().items() if value.is_floating_point()]
+        return [(name, value) for name, value in named if name.partition(".")[0] not in self.frozen]
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
 
-    def _weights(self, body_lr: float) -> Weights:
-        """What the optimizer trains: one group, or the head and the body, whose learning rate is another one."""
+    def _groups(self, body_lr: float) -> Groups:
+        """What the optimiser trains: one group, or the head and the body, whose learning rate is another one."""
         if body_lr == 1:
             return [weight for _, weight in self._trained()]
         self.rates.append((torch.zeros_like(self.lr), body_lr))
@@ -82,8 +87,8 @@ class State:
     def train_mode(self) -> None:
         """The model in train mode, but for its frozen stages: their norms keep their statistics."""
         self.model.train()
-        for module in self.frozen:
-            module.eval()
+        for name in self.frozen:
+            self.model.get_submodule(name).eval()
 
     def schedule(self, lr: float, step: int) -> None:
         """Set what the optimiser step number `step`, from 0, goes by."""
@@ -93,7 +98,7 @@ class State:
 
     @torch.no_grad()
     def take_step(self) -> None:
-        """The optimizer's step; where `skipped` is 1 the weights stay as they are."""
+        """The optimiser's step; where `skipped` is 1 the weights stay as they are."""
         if isinstance(self.optimizer, torch.optim.RMSprop):  # it heeds no found_inf
             for rate, _ in self.rates:
                 rate.mul_(1 - self.skipped)
@@ -105,12 +110,12 @@ class State:
     @torch.no_grad()
     def update_average(self) -> None:
         if self.average:
-            average, now = list(self.average.values()), [value for _, value in _floats(self.model)]
+            average, now = list(self.average.values()), [value for _, value in self._floats()]
             torch._foreach_mul_(average, self.keep)
             torch._foreach_add_(average, torch._foreach_mul(now, 1 - self.keep))
 
     def tensors(self) -> dict[str, Tensor]:
-        """A copy on the CPU: weights and buffers as `model.*`, averages as `average.*`, the optimizer's as `momentum.*`
+        """A copy on the CPU: weights and buffers as `model.*`, averages as `average.*`, the optimiser's as `momentum.*`
         or by their own names."""
         named = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         named |= self._memory()
@@ -143,8 +148,8 @@ def _at_first(name: str, weight: nn.Parameter) -> Tensor:
     return torch.zeros((), device=weight.device) if name == "step" else torch.zeros_like(weight)
 
 
-def _first_stages(model: nn.Module, count: int) -> list[nn.Module]:
-    """The modules of the stem and of the stages after it, `count` in all. Refused where the net has fewer."""
+def _first_stages(model: nn.Module, count: int) -> list[str]:
+    """The model's children that are its stem and the stages after it, `count` in all. Refused where it has fewer."""
     if not count:
         return []
     stages: dict[str, str] = model.stages  # type: ignore[assignment] # a ResNet has a dict there
@@ -152,9 +157,4 @@ def _first_stages(model: nn.Module, count: int) -> list[nn.Module]:
     if count > len(names):
         rule = f"The net's stem and its {len(names) - 1} stages can be frozen."
         raise Refused(rule, f"{count}", f"{len(names)} or fewer")
-    return [module for name, module in model.named_children() if stages[name] in names[:count]]
-
-
-def _floats(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Weights and running statistics by name."""
-    return [(name, value) for name, value in model.state_dict().items() if value.is_floating_point()]
+    return [child for child, stage in stages.items() if stage in names[:count]]

@@ -43,7 +43,7 @@ WRONG = {
     "no images": ([*TRAIN, "--train", "0"], "At least one training image is needed. Received 0."),
     "size": ([*TRAIN, "--size", "3"], "Pictures must be 8 to 1,024 pixels wide and high. Received 3."),
     "rate": ([*TRAIN, "--lr", "99"], "lr must be a number from 1e-06 to 10. Received 99.0."),
-    "schedule": ([*TRAIN, "--schedule", "cosine"], "schedule must be one of one-cycle, steps, constant."),
+    "schedule": ([*TRAIN, "--schedule", "linear"], "schedule must be one of one-cycle, steps, cosine, constant."),
     "run": (["resume", "../../etc"], "There is no run named '../../etc' in the runs folder."),
     "convention": (["profile", "ResNet-20", "--count", "me"], "The convention must be one this program knows."),
     "form": (["export", "ResNet-20", "caffe"], "The form must be one this program knows. Received 'caffe'."),

@@ -30,7 +30,7 @@ from resnet.nets.inputs import Inputs
 from resnet.nets.kinds import IDENTITY_VARIANTS, STEMS
 from resnet.nets.layers import ACTIVATIONS, NORMS
 from resnet.nets.model import ResNet, build
-from resnet.nets.spec import PRESETS, NetSpec, StageSpec, plain_twin, with_output_stride
+from resnet.nets.spec import PRESETS, NetSpec, StageSpec, cifar, plain_twin, with_output_stride
 from resnet.zoo.weights import read
 from tests.support.export_process import Worker, worker
 from tests.support.export_worker import loaded, observe, shapes_of
@@ -332,3 +332,17 @@ def test_weights_say_how_images_are_prepared(tmp_path: Path) -> None:
         assert Inputs.from_json(file.metadata()["inputs"]) == BY_CHANNEL
     assert read(content).inputs == BY_CHANNEL
     assert read(content).spec == PRESETS["ResNet-20"]
+
+
+def test_what_a_training_began_with_is_in_every_file_of_its_weights_and_never_code() -> None:
+    began = "the file own.pth\nimport os\n\u2028print(1)"
+    inputs = Inputs((0.5,) * 3, (0.25,) * 3, tuple(map(str, range(10))), began=began)
+    net = cifar(8)
+    for form in ("pytorch", "keras"):
+        text = export(form, net, inputs=inputs).decode()
+        [line] = [line for line in text.splitlines() if "own.pth" in line]
+        assert line.startswith("# Its training began with ")
+        assert not any(line.startswith(("import os", "print(1)")) for line in text.splitlines())
+    content = export("weights", net, build(net), inputs)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert json.loads(header["__metadata__"]["inputs"])["began"] == began

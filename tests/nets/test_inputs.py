@@ -13,7 +13,7 @@ BY_PIXEL = (((0.25, 0.5), (0.75, 1.0)),)
 
 @pytest.mark.parametrize("mean", [(0.485, 0.456, 0.406), BY_PIXEL], ids=["by channel", "by pixel"])
 def test_text_gives_the_same_inputs(mean):
-    inputs = Inputs(mean, mean, ("cat", "chien à poil long"))
+    inputs = Inputs(mean, mean, ("cat", "chien à poil long"), began="run 1, 30 of 32 weights")
     assert Inputs.from_json(inputs.to_json()) == inputs
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from resnet.data.dataset import Dataset
 from resnet.errors import Refused
 from resnet.nets.model import ResNet, build, memory_format
+from resnet.runs.weights import weights_of
 from resnet.train.feeds import Resident
 from resnet.train.loop import EpochTested, StepsTaken, evaluate, fit
 from resnet.train.recipes import OPTIMIZERS, Recipe
@@ -37,10 +38,16 @@ def feed_of(state: State, data: Dataset, recipe: Recipe) -> Resident:
 
 
 def trained(data: Dataset, recipe: Recipe) -> tuple[ResNet, list[np.void]]:
+    """The net, and the rows of its steps."""
+    state, rows = run_of(data, recipe)
+    return state.model, rows  # type: ignore[return-value]
+
+
+def run_of(data: Dataset, recipe: Recipe) -> tuple[State, list[np.void]]:
     state = state_of(build(TINY, recipe.seed), recipe)
     rows = [row for event in fit(state, feed_of(state, data, recipe), recipe) if isinstance(event, StepsTaken)
             for row in event.rows]  # fmt: skip
-    return state.model, rows  # type: ignore[return-value]
+    return state, rows
 
 
 def _adamw(weight: Tensor, slope: Tensor, memory: dict[str, Tensor], step: int) -> Tensor:
@@ -153,10 +160,11 @@ def whole_norm(data: Dataset, recipe: Recipe) -> float:
 def test_frozen_stages_are_bit_equal_at_the_end(noise: Dataset, frozen: int, name: str) -> None:
     recipe = dataclasses.replace(RECIPE, frozen=frozen, optimizer=name, ema=0.5)
     before = build(TINY, 3).state_dict()
-    model, rows = trained(noise, recipe)
+    state, rows = run_of(noise, recipe)
     stay = ("conv1", "bn1", "layer1", "layer2")[: frozen + 1]
-    for which, value in model.state_dict().items():
-        assert torch.equal(value, before[which]) == which.startswith(stay), which
+    for tested in (state.model.state_dict(), weights_of(state.tensors())):
+        for which, value in tested.items():
+            assert torch.equal(value, before[which]) == which.startswith(stay), which
     layers = len(rows[0]["norms"])
     assert all((row["norms"] == 0).sum() == {1: 1, 2: 3, 3: layers - 1}[frozen] for row in rows)
     assert all((row["updates"] == 0).sum() == (row["norms"] == 0).sum() for row in rows)
