@@ -10,6 +10,7 @@ from resnet.data.dataset import Dataset, load
 from resnet.files import ROOT
 from resnet.nets.model import build, memory_format, weight_layers
 from resnet.runs.records import Records
+from resnet.runs.store import Run
 from resnet.train import figures, loop
 from resnet.train import step as step_module
 from resnet.train.feeds import Resident
@@ -43,7 +44,7 @@ def test_recorded_runs_are_read_by_the_table(path: Path) -> None:
     assert (path / "steps.bin").stat().st_size == len(steps) * (24 + 8 * layers)
     np.testing.assert_array_equal(steps["step"], np.arange(1, len(steps) + 1))
     assert ((steps["accuracy"] >= 0) & (steps["accuracy"] <= 1)).all()
-    assert steps["lr"].max() == pytest.approx(0.3, rel=1e-3)  # of recipe `fast`
+    assert steps["lr"].max() == pytest.approx(Run(path).job.recipe.lr, rel=3e-3)
 
 
 def rows(data: Dataset) -> np.ndarray:
