@@ -169,9 +169,12 @@ def heat(strip: Strip, names: Sequence[str]) -> pd.DataFrame:
 
 
 def robust_limits(parts: Sequence[np.ndarray]) -> tuple[int, int]:
-    """Whole decades around the 1st to 99th percentile of all finite log10 values of the parts; (0, 1) without any."""
+    """Whole decades around the 1st to 99th percentile of all finite log10 values of the parts; (0, 1) without any.
+
+    Those at FLOOR, as of a frozen layer, do not count.
+    """
     values = np.concatenate([np.empty(0), *(part.ravel() for part in parts)])
-    values = values[np.isfinite(values)]
+    values = values[np.isfinite(values) & ~np.isclose(values, np.log10(FLOOR))]
     if not len(values):
         return 0, 1
     low, high = (

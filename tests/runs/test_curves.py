@@ -194,6 +194,8 @@ def test_robust_limits_are_decades_around_most_values_of_all_parts() -> None:
     assert robust_limits([most, np.full(5, 9.0), np.full(5, -30.0)]) == (-4, -1)
     assert robust_limits([np.array([np.nan, np.inf, -2.0])]) == (-2, -1)
     assert robust_limits([np.empty(0)]) == robust_limits([]) == (0, 1)
+    frozen = np.full(5000, np.log10(FLOOR), np.float32)
+    assert robust_limits([most, frozen]) == (-4, -1)
 
 
 def test_same_batches_up_to_the_last_common_step_and_the_first_difference() -> None:

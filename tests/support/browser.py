@@ -4,7 +4,7 @@ import io
 import re
 
 from PIL import Image, ImageDraw
-from playwright.sync_api import Page
+from playwright.sync_api import Page, TimeoutError
 
 from resnet.files import ROOT
 from tests.support.visitors import REPORTED
@@ -50,9 +50,14 @@ def fine(page: Page) -> None:
 
 
 def pick(page: Page, label: str, option: str | re.Pattern) -> None:
-    """Choose an option of a select box by what it shows."""
-    page.get_by_role("combobox", name=label).click()
-    page.get_by_role("option", name=option).first.click()
+    """Choose an option of a select box by what it shows; once more where a redraw has closed the list meanwhile."""
+    box, wanted = page.get_by_role("combobox", name=label), page.get_by_role("option", name=option).first
+    box.click()
+    try:
+        wanted.click(timeout=15_000)
+    except TimeoutError:
+        box.click()
+        wanted.click()
 
 
 def whole(page: Page, shown: str, *others: str) -> None:
