@@ -9,9 +9,8 @@ import streamlit as st
 
 from resnet.runs.curves import Digest, same_batches
 from resnet.runs.store import Snapshot
-from resnet.train.recipes import Recipe, recipe_name
+from resnet.train.recipes import AUGMENTATIONS, Recipe, recipe_name
 
-AUGMENTED = {"randaugment": "RandAugment", "erasing": "random erasing", "mixup": "mixup", "cutmix": "CutMix"}
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -41,7 +40,7 @@ def how(recipe: Recipe) -> str:
         found.append("Each test averages the logits of an image and of its mirror image.")
     if recipe.mask:
         found.append("In training, half of the images had a random patch blanked.")
-    if added := [words for name, words in AUGMENTED.items() if getattr(recipe, name)]:
+    if added := [AUGMENTATIONS[name] for name in recipe.augmentations]:
         found.append(f"In training, images were also changed by {', '.join(added)}.")
     if recipe.label_smoothing:
         found.append(f"The training loss includes label smoothing of {recipe.label_smoothing:g}.")

@@ -49,9 +49,7 @@ def prepare(run: Run, device: str, before: str) -> tuple[Source, Recipe, Feed, S
 def _source(job: Job) -> Source:
     if not job.stream:
         return load_data(job)
-    folder = open_folder(job.data, job.net.image_size, job.train_images, job.only_offered)
-    mean, std = map(torch.tensor, job.pixels or (folder.mean.tolist(), folder.std.tolist()))
-    return dataclasses.replace(folder, mean=mean, std=std)
+    return open_folder(job.data, job.net.image_size, job.train_images, job.only_offered, *job.pixels)
 
 
 def load_data(job: Job) -> Dataset:

@@ -4,13 +4,14 @@ What they draw comes from PyTorch's generator, which a step seeds.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
 from resnet.errors import Refused
-from resnet.train.recipes import AUGMENTATIONS, Recipe
+from resnet.train.recipes import Recipe
 
 COLOURS = (1, 3)  # channels of an image that RandAugment can change
 # By the field of a recipe, from its value: of an image in uint8, of a normalised image, of a batch.
@@ -23,7 +24,7 @@ class Augment:
     """Those that the recipe asks for. Refused where the images have channels that one of them cannot change."""
 
     def __init__(self, recipe: Recipe, channels: int, classes: int) -> None:
-        wanted = {name: getattr(recipe, name) for name in AUGMENTATIONS if getattr(recipe, name)}
+        wanted: dict[str, Any] = recipe.augmentations
         if OF_PIXELS.keys() & wanted.keys() and channels not in COLOURS:
             raise Refused("RandAugment changes grey and coloured images.", f"{channels} channels", "1 or 3 channels")
         self.of_pixels = [make(wanted[name]) for name, make in OF_PIXELS.items() if name in wanted]

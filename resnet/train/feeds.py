@@ -20,7 +20,7 @@ from resnet.nets.model import memory_format
 from resnet.seeds import Stream, generator
 from resnet.train import distributed
 from resnet.train.augment import Augment
-from resnet.train.recipes import AUGMENTATIONS, Recipe
+from resnet.train.recipes import Recipe
 
 TEST_BATCH = 500
 PLANNED = 64  # steps whose draws go to the device at once
@@ -60,7 +60,7 @@ def moments(data: Source, recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 def _hashed(recipe: Recipe, step: int, crc: int) -> int:
     """The CRC-32 goes on over what the step's augmentations draw from; without any it stays."""
-    asked = [(name, value) for name in AUGMENTATIONS if (value := getattr(recipe, name))]
+    asked = [*recipe.augmentations.items()]
     return zlib.crc32(f"{asked} {recipe.seed} {step}".encode(), crc) if asked else crc
 
 

@@ -35,7 +35,12 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": _constant,
 }
 OPTIMIZERS = {"sgd": 0.1, "adamw": 1e-3, "rmsprop": 1e-3}  # and a learning rate to begin with
-AUGMENTATIONS = ("randaugment", "erasing", "mixup", "cutmix")  # fields, beside crops, flips and patches; 0 for none
+AUGMENTATIONS = {  # fields, beside crops, flips and patches; 0 for none
+    "randaugment": "RandAugment",
+    "erasing": "random erasing",
+    "mixup": "mixup",
+    "cutmix": "CutMix",
+}
 PRECISIONS = ("auto", "fp32", "bf16")
 SCALINGS = ("channel", "pixel")  # minus the mean colour, over its deviation; minus the mean image (He 2015, 4.2)
 SMALLEST_ALPHA = 0.01  # below it PyTorch's Beta(alpha, alpha) draws 0.5 again and again
@@ -109,10 +114,14 @@ class Recipe:
                 raise Refused(f"{name} must be 0, or {SMALLEST_ALPHA} or more.", repr(value))
 
     @property
+    def augmentations(self) -> dict[str, float]:
+        """The values of those AUGMENTATIONS that are asked for, by name."""
+        return {name: value for name in AUGMENTATIONS if (value := getattr(self, name))}
+
+    @property
     def still(self) -> bool:
         """Whether every step and every test sees an image as it is."""
-        changing = ("augment", "mask", "flip_test", *AUGMENTATIONS)
-        return not any(getattr(self, name) for name in changing)
+        return not (self.augment or self.mask or self.flip_test or self.augmentations)
 
     def total_steps(self, per_epoch: int) -> int:
         """Optimiser steps in all."""
@@ -160,10 +169,7 @@ _FREE = ("seed", "precision", "compile")  # change no more than chance does
 _TOLD = {"epochs": "{} epochs", "weight_decay": "weight decay {}", "mask": "blanked patches"}  # after a recipe's name
 _SWITCHES = {
     "clip": "clipped gradients",
-    "randaugment": "RandAugment",
-    "erasing": "random erasing",
-    "mixup": "mixup",
-    "cutmix": "CutMix",
+    **AUGMENTATIONS,
     "mask": "blanked patches in training",
     "label_smoothing": "label smoothing",
     "ema": "averaged weights (EMA) in the test",

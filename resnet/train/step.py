@@ -1,7 +1,7 @@
 """One optimiser step that waits for no device, and what it measures of each weight layer."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -15,7 +15,7 @@ from resnet.train import distributed
 from resnet.train.feeds import Feed
 from resnet.train.figures import measured_type
 from resnet.train.graph import Graph, Inputs
-from resnet.train.recipes import AUGMENTATIONS, Recipe
+from resnet.train.recipes import Recipe
 from resnet.train.state import State
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Step:
     def __init__(self, state: State, feed: Feed, recipe: Recipe) -> None:
         self.state, self.feed, self.recipe = state, feed, recipe
         drops = any(isinstance(module, StochasticDepth | nn.Dropout) for module in state.model.modules())
-        self.draws = drops or any(getattr(recipe, name) for name in AUGMENTATIONS)
+        self.draws = drops or bool(recipe.augmentations)
         self.layers = LayerFigures(state.model)
         self.net, self.unproven = distributed.parallel(feed.reader(state.model)), recipe.compile
         if recipe.compile:
@@ -99,12 +99,15 @@ class LayerFigures:
         self.before = [torch.empty_like(weight) for weight in self.trained]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
-        self.places = [places[id(weight)] for weight in self.trained]
+        layers = [place for place, weight in enumerate(self.weights) if weight.requires_grad]
+        device = self.weights[0].device
+        self.places = torch.tensor([places[id(weight)] for weight in self.trained], device=device)
+        self.layers = torch.tensor(layers, device=device)
 
     def gradient_norms(self) -> tuple[Tensor, Tensor]:
         """L2 norms of the gradients: of every parameter, and of the layers' weights."""
-        norms = torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None])
-        return torch.stack(norms), self._by_layer([norms[place] for place in self.places])
+        every = torch.stack(torch._foreach_norm([p.grad for p in self.parameters if p.grad is not None]))
+        return every, self._by_layer(every[self.places])
 
     @torch.no_grad()
     def relative_updates(self, step: Callable[[], object]) -> Tensor:
@@ -115,8 +118,6 @@ class LayerFigures:
         torch._foreach_sub_(self.before, self.trained)
         return self._by_layer(torch.stack(torch._foreach_norm(self.before)) / lengths.clamp_min(1e-12))
 
-    def _by_layer(self, found: Sequence[Tensor] | Tensor) -> Tensor:
+    def _by_layer(self, found: Tensor) -> Tensor:
         """(layers,): what was found of the trained ones, 0 of those that are frozen."""
-        values = iter(found)
-        none = torch.zeros((), device=self.weights[0].device)
-        return torch.stack([next(values) if weight.requires_grad else none for weight in self.weights])
+        return found.new_zeros(len(self.weights)).index_copy(0, self.layers, found)

@@ -71,8 +71,8 @@ class Weights:
             return Weights(
                 kind, choose(f"torchvision's weights of {spec.name}", version or next(iter(known), ""), known).name
             )
-        if Path(text).expanduser().is_file():
-            return Weights("file", text)
+        if (path := Path(text).expanduser()).is_file():
+            return Weights("file", str(path))
         run_id, _, epoch = text.partition("@")
         if epoch and not epoch.isdecimal():
             raise Refused("A run's epoch is a number.", epoch, "RUN@3, or RUN for its newest weights")
@@ -108,9 +108,9 @@ class Begun(NamedTuple):
 
 def begin(spec: NetSpec, weights: Weights, title: str = "") -> Begun:
     """The weights for a training of the net; those of a head for other classes are left out. Refused."""
-    model, report, inputs = weights.open(spec)
-    if report and not report.loaded and all(misfit.key.startswith("fc.") for misfit in report.misfits):
-        model, report, inputs = replace(weights, partial=True).open(spec)
+    model, report, inputs = replace(weights, partial=True).open(spec)
+    if report and not weights.partial and not all(misfit.key.startswith("fc.") for misfit in report.misfits):
+        report = replace(report, loaded=())
     if report and not report.loaded:
         raise Refused(f"These weights do not fit {spec.name}. {' '.join(report.sentences())}")
     state = model.state_dict()

@@ -1,7 +1,7 @@
 """Which nets a page looks at: the choice of one to four, by ids that an address can hold."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ def nets_field(
     for each in chosen:
         with widgets.show_errors(Refused):
             found += [shown] if (shown := _shown(each, seed)) else []
-    again = {title for title, count in Counter(net.title for net in found).items() if count > 1}
+    again = _repeated(net.title for net in found)
     return [net._replace(mark=f" ({_end(net.id)})") if net.title in again else net for net in found]
 
 
@@ -102,8 +102,12 @@ def _choices() -> dict[str, str]:
 
 def distinct(titles: dict[str, str]) -> dict[str, str]:
     """Titles by ids with a run's in them; where they repeat, with its end: Streamlit tells options apart by title."""
-    again = {title for title, count in Counter(titles.values()).items() if count > 1}
+    again = _repeated(titles.values())
     return {each: f"{title}, {_end(each)}" if title in again else title for each, title in titles.items()}
+
+
+def _repeated(titles: Iterable[str]) -> set[str]:
+    return {title for title, count in Counter(titles).items() if count > 1}
 
 
 def _end(chosen: str) -> str:
