@@ -16,17 +16,13 @@ from resnet.runs.jobs import Job
 from resnet.runs.store import START, Run
 from resnet.train.recipes import AUGMENTATIONS, OPTIMIZERS, Recipe
 from resnet.work.weights import begin, of_run
-from tests.support.tiny import RECIPE, TINY, assert_equal_results, job, uninterrupted
+from tests.support.tiny import RECIPE, TINY, Killed, assert_equal_results, job, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("tiny_data", "one_thread")
 WAYS: dict[str, dict[str, Any]] = {
     **{name: {"optimizer": name, "lr": lr} for name, lr in OPTIMIZERS.items()},
     **{name: {name: 1} for name in AUGMENTATIONS},
 }
-
-
-class Killed(BaseException):
-    """As kill -9: nothing of the worker handles it."""
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -32,6 +32,7 @@ from tests.support.tiny import (
     LONG,
     RECIPE,
     TINY,
+    Killed,
     assert_equal_results,
     child_of,
     job,
@@ -137,10 +138,6 @@ def test_a_finished_run_has_all_records_and_weights() -> None:
     assert "grad_norm fc,update_to_weight conv1," in table[0]
     assert [row for row in table[1:] if not row.endswith(",,,")] == [table[8], table[16]]
     assert not list(run.path.glob(".*.part"))
-
-
-class Killed(BaseException):
-    """As kill -9: nothing of the worker handles it."""
 
 
 @pytest.mark.parametrize("moment", ["replace", "write"])

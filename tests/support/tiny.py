@@ -32,6 +32,10 @@ LONG = dataclasses.replace(RECIPE, epochs=20, batch=2)  # 32 steps each
 DEADLINE_S = 90
 
 
+class Killed(BaseException):
+    """As kill -9: nothing of the worker handles it."""
+
+
 def write_data(folder: Path, test: int = 40, **more: Any) -> Path:
     """tiny.npz: 64 training and 40 test images of 8 pixels, noise in 3 classes."""
     draw, fields = np.random.default_rng(0), dict(more)
